@@ -1,0 +1,89 @@
+// Y = act(A X + bias) + residual without vector instructions: the variant that runs everywhere, and the plainest reading of
+// the layout. One CSR copy of the matrix, values in the kernel's type; every format is read into it. Each row is
+// applied to a panel of X with one accumulator a lane. Built without auto-vectorisation.
+#include <math.h>
+#include <string.h>
+
+#include <algorithm>
+
+#include "source.h"
+#include "spmm.h"
+
+namespace zs {
+namespace {
+
+struct ScalarCsr : Packed {
+  ValueType type = ValueType::f32;
+  std::vector<int64_t> indptr;
+  std::vector<int32_t> indices;
+  std::vector<float> f32;
+  std::vector<uint16_t> f16;  // bit patterns of either 16-bit type
+
+  int64_t bytes() const override {
+    return static_cast<int64_t>(indptr.size() * 8 + indices.size() * 4 + f32.size() * 4 + f16.size() * 2);
+  }
+};
+
+float activate(float v, Activation activation) {
+  switch (activation) {
+    case Activation::none: return v;
+    case Activation::relu: return v < 0 ? 0 : v;  // NaN stays NaN
+    case Activation::gelu: return 0.5f * v * (1.0f + erff(v * 0.70710678118654752f));
+    case Activation::gelu_tanh: return 0.5f * v * (1.0f + tanhf(0.79788456080286536f * (v + 0.044715f * v * v * v)));
+    case Activation::silu: return v / (1.0f + expf(-v));
+    case Activation::tanh: return tanhf(v);
+  }
+  return v;
+}
+
+}  // namespace
+
+std::unique_ptr<Packed> pack_scalar(const Source& source, ValueType type) {
+  auto packed = std::make_unique<ScalarCsr>();
+  packed->type = type;
+  const RowReader reader(source);
+  std::vector<int32_t> cols;
+  std::vector<float> values;
+  packed->indptr.assign(1, 0);
+  for (int64_t r = 0; r < source.rows; ++r) {
+    const int64_t n = reader.read(r, cols, values);
+    packed->indices.insert(packed->indices.end(), cols.begin(), cols.begin() + n);
+    for (int64_t i = 0; i < n; ++i) {
+      if (type == ValueType::f32) packed->f32.push_back(values[i]);
+      if (type == ValueType::bf16) packed->f16.push_back(float_to_bf16(values[i]));
+      if (type == ValueType::f16) packed->f16.push_back(float_to_f16(values[i]));
+    }
+    packed->indptr.push_back(packed->indptr.back() + n);
+  }
+  return packed;
+}
+
+void run_scalar(const Packed& base, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool) {
+  const auto& a = static_cast<const ScalarCsr&>(base);
+  constexpr int64_t kRows = 32;
+  const int64_t row_blocks = (a.rows + kRows - 1) / kRows;
+  pool.parallel(row_blocks * panel_count(lanes), [&](int64_t task, int) {
+    const int64_t p = task / row_blocks;
+    const int64_t width = panel_width(lanes, p);
+    const float* xp = x + p * kPanel * a.cols;
+    const int64_t end = std::min(a.rows, (task % row_blocks + 1) * kRows);
+    float sum[kPanel];
+    for (int64_t r = task % row_blocks * kRows; r < end; ++r) {
+      memset(sum, 0, sizeof sum);
+      for (int64_t i = a.indptr[r]; i < a.indptr[r + 1]; ++i) {
+        const float v = value_at(a.type == ValueType::f32 ? static_cast<const void*>(a.f32.data()) : a.f16.data(), a.type, i);
+        const float* row = xp + a.indices[i] * width;
+        for (int64_t t = 0; t < width; ++t) sum[t] += v * row[t];
+      }
+      const int64_t at = y.stride ? r * y.stride + p * kPanel : p * kPanel * a.rows + r * width;
+      const float bias = epilogue.bias ? epilogue.bias[r] : 0.0f;
+      for (int64_t t = 0; t < width; ++t) {
+        float v = activate(sum[t] + bias, epilogue.activation);
+        if (epilogue.residual) v += epilogue.residual[at + t];
+        y.data[at + t] = v;
+      }
+    }
+  });
+}
+
+}  // namespace zs

@@ -1,0 +1,1 @@
+"""One-shot pruning methods for weights, one file each."""
