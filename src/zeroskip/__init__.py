@@ -28,7 +28,24 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = "bench cli datasets formats io kernels models nn ops quantize runtime serve sparsify testing".split()
+_MODULES = frozenset(
+    (
+        "bench",
+        "cli",
+        "datasets",
+        "formats",
+        "io",
+        "kernels",
+        "models",
+        "nn",
+        "ops",
+        "quantize",
+        "runtime",
+        "serve",
+        "sparsify",
+        "testing",
+    )
+)
 _ATTRIBUTES = {
     "prune": "models",
     "compile": "runtime",

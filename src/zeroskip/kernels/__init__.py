@@ -1,0 +1,9 @@
+"""Kernels: the native ones and those of other libraries, behind one interface and in one registry.
+
+Look one up with `registry.get(name)`. What cannot run on this machine is there too, and `why_not()` says why; a module
+that could not even be imported is in `registry.unavailable`.
+"""
+
+from ._base import ACTIVATIONS, Kernel, KernelInfo, Prepared, num_threads, registry
+
+__all__ = ["ACTIVATIONS", "Kernel", "KernelInfo", "Prepared", "num_threads", "registry"]

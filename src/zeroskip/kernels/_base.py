@@ -1,0 +1,117 @@
+"""What a kernel is, and the registry that finds them all."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .._registry import Registry
+from ..formats import SparseMatrix
+
+Float32 = npt.NDArray[np.float32]
+
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh")
+
+
+class Prepared(Protocol):
+    """A matrix packed for one kernel."""
+
+    @property
+    def kernel(self) -> str:
+        """Name of the kernel."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(M, K)."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the packed matrix takes in memory."""
+
+    def run(
+        self,
+        x: Float32,
+        out: Float32,
+        *,
+        bias: Float32 | None = None,
+        activation: str | None = None,
+        transposed: bool = False,
+    ) -> None:
+        """out = activation(A @ x + bias), every element of `out` written, none of it read.
+
+        Args:
+            x: (K, N), or (N, K) if transposed; C-contiguous.
+            out: (M, N), or (N, M) if transposed; C-contiguous, not overlapping `x`.
+            bias: (M,).
+            activation: None or one of `ACTIVATIONS`.
+            transposed: Whether x and out hold one vector a row, as a torch Linear does.
+        """
+
+
+class Kernel(Protocol):
+    """One operation, for one storage format and value type, on some hardware or in some library."""
+
+    @property
+    def name(self) -> str:
+        """op_format_dtype_isa; the registry key and the label in benchmarks."""
+
+    @property
+    def op(self) -> str:
+        """The operation: spmm."""
+
+    @property
+    def format(self) -> str:
+        """What it multiplies from: a format's name, or `dense`."""
+
+    @property
+    def dtype(self) -> str:
+        """Value type it stores the weights in."""
+
+    @property
+    def isa(self) -> str:
+        """Instruction set; for other libraries, the library's name."""
+
+    @property
+    def origin(self) -> str:
+        """Who wrote it: native, numpy, torch, scipy, mkl, onnxruntime."""
+
+    def why_not(self) -> str | None:
+        """The reason why it cannot run on this machine; None where it can."""
+
+    def rejects(self, a: SparseMatrix, n: int) -> str | None:
+        """The reason why it does not take this matrix; None where it does."""
+
+    def prepare(self, a: SparseMatrix) -> Prepared:
+        """Pack a matrix of any format, converting it and rounding its values as the kernel needs."""
+
+
+registry: Registry[Kernel] = Registry("kernel", "zeroskip.kernels")
+
+
+@dataclass(frozen=True)
+class KernelInfo:
+    """The descriptive half of a kernel; peers inherit it."""
+
+    name: str
+    format: str
+    dtype: str
+    isa: str
+    origin: str
+    op: str = "spmm"
+
+    def rejects(self, a: SparseMatrix, n: int) -> str | None:
+        return None
+
+
+def num_threads() -> int:
+    """Threads for libraries that ask how many: ZEROSKIP_NUM_THREADS, else the cores this process may use."""
+    text = os.environ.get("ZEROSKIP_NUM_THREADS", "")
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

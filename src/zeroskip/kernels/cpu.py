@@ -1,0 +1,142 @@
+"""The native kernels of this processor, from `zeroskip._native`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..formats import BSR, CSR, NM, Bitmask, SparseMatrix
+from ..formats._dtypes import Array
+from ._base import Float32, registry
+
+_native: Any = importlib.import_module("zeroskip._native")
+
+Source = tuple[dict[str, Array], str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class NativePrepared:
+    """A matrix packed by the native module; `packed` is what a native program takes."""
+
+    kernel: str
+    shape: tuple[int, int]
+    packed: Any
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.packed.nbytes)
+
+    def run(
+        self,
+        x: Float32,
+        out: Float32,
+        *,
+        bias: Float32 | None = None,
+        activation: str | None = None,
+        transposed: bool = False,
+    ) -> None:
+        _native.run(self.packed, x, out, bias, activation or "none", transposed)
+
+
+@dataclass(frozen=True)
+class NativeKernel:
+    """One line of the native kernel table."""
+
+    name: str
+    op: str
+    format: str
+    dtype: str
+    isa: str
+    reason: str | None
+    doc: str
+    origin: str = "native"
+
+    def why_not(self) -> str | None:
+        return self.reason
+
+    def rejects(self, a: SparseMatrix, n: int) -> str | None:
+        if self.format in ("bsr", "nm") and a.name != self.format:
+            needs = "block=(r, c)" if self.format == "bsr" else "n=..., m=..."
+            return f"it takes {self.format} only and a is {a.name}; pass a.convert({self.format!r}, {needs})"
+        return None
+
+    def prepare(self, a: SparseMatrix) -> NativePrepared:
+        arrays, dtype, params = _SOURCES[self.format](a)
+        packed = _native.pack(self.name, a.shape[0], a.shape[1], self.format, arrays, dtype, params)
+        return NativePrepared(self.name, a.shape, packed)
+
+
+def _bits(data: Array) -> Array:
+    """Values as the native module takes them: float16 as its bit patterns, like bfloat16."""
+    return data.view(np.uint16) if data.dtype == np.float16 else data
+
+
+def _csr(a: SparseMatrix) -> Source:
+    csr = a if isinstance(a, CSR) else CSR.from_coo(a.to_coo())
+    indices = csr.indices.astype(np.int32, copy=False)
+    return {"indptr": csr.indptr, "indices": indices, "data": _bits(csr.data)}, csr.dtype, {}
+
+
+def _bitmask(a: SparseMatrix) -> Source:
+    mask = a if isinstance(a, Bitmask) else Bitmask.from_coo(a.to_coo())
+    return {"bits": mask.bits, "data": _bits(mask.data)}, mask.dtype, {}
+
+
+def _dense(a: SparseMatrix) -> Source:
+    return {"data": a.to_dense()}, "float32", {}
+
+
+def _bsr(a: SparseMatrix) -> Source:
+    assert isinstance(a, BSR), "rejects() lets nothing else through"
+    r, c = a.block
+    return {"indptr": a.indptr, "indices": a.indices, "data": _bits(a.data)}, a.dtype, {"r": r, "c": c}
+
+
+def _nm(a: SparseMatrix) -> Source:
+    assert isinstance(a, NM), "rejects() lets nothing else through"
+    return {"data": _bits(a.data), "indices": a.indices}, a.dtype, {"n": a.n, "m": a.m}
+
+
+_SOURCES: dict[str, Callable[[SparseMatrix], Source]] = {
+    "csr": _csr,
+    "bitmask": _bitmask,
+    "dense": _dense,
+    "bsr": _bsr,
+    "nm": _nm,
+}
+
+
+def cpu_info() -> dict[str, Any]:
+    """The processor as the native module sees it: arch, isas, selected, threads, cache sizes, model_name."""
+    info: dict[str, Any] = _native.cpu_info()
+    return info
+
+
+def set_num_threads(count: int) -> None:
+    """Threads that native kernels use, for the whole process."""
+    _native.set_num_threads(count)
+
+
+def get_num_threads() -> int:
+    """Threads that native kernels use."""
+    return int(_native.get_num_threads())
+
+
+for _row in _native.kernels():
+    if _row["op"] == "spmm":
+        registry.add(
+            _row["name"],
+            NativeKernel(
+                name=_row["name"],
+                op=_row["op"],
+                format=_row["format"],
+                dtype=_row["dtype"],
+                isa=_row["isa"],
+                reason=_row["why_not"],
+                doc=_row.get("doc", ""),
+            ),
+        )
