@@ -1,0 +1,5 @@
+"""torch modules that hold a sparse matrix."""
+
+from .linear import SparseLinear
+
+__all__ = ["SparseLinear"]
