@@ -141,3 +141,6 @@ def _share(weight: torch.Tensor, start: int, width: int, *, pattern: Pattern, sp
     before, after = (math.floor(sparsity * column * end + 0.5) for end in (start, start + width))
     share = (after - before) / (column * width)
     return max(share, pattern.min_sparsity)
+
+
+registry.add("sparsegpt", SparseGPT())
