@@ -65,5 +65,6 @@ def to_float32(stored: Array, dtype: str) -> npt.NDArray[np.float32]:
     """The float32 values of an array stored as `dtype`; exact. The same array where it is float32 already."""
     check_dtype("to_float32", dtype)
     if dtype == "bfloat16":
-        return (stored.astype(np.uint32) << 16).view(np.float32)
+        values: npt.NDArray[np.float32] = (stored.astype(np.uint32) << 16).view(np.float32)
+        return values
     return stored.astype(np.float32, copy=False)

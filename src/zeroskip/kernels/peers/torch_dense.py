@@ -98,7 +98,8 @@ class TorchCsrKernel(KernelInfo):
         found = csr_arrays(self.name, a)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "sparse CSR support is in beta"
-            weight = torch.sparse_csr_tensor(*(torch.from_numpy(array) for array in found), size=a.shape)
+            indptr, indices, data = (torch.from_numpy(array) for array in found)
+            weight = torch.sparse_csr_tensor(indptr, indices, data, size=a.shape)
         return TorchCsr(self.name, a.shape, weight, found.nbytes)
 
 

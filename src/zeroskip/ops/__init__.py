@@ -1,0 +1,13 @@
+"""Operations: what is computed, what is refused, and which kernel does it.
+
+Each operation is one file; `reference` holds their float64 definitions and `choice` measures kernels.
+"""
+
+from . import choice, reference
+from .choice import Measured
+from .linear import linear
+from .plan import Plan, plan
+from .spmm import spmm
+from .spmv import spmv
+
+__all__ = ["Measured", "Plan", "choice", "linear", "plan", "reference", "spmm", "spmv"]

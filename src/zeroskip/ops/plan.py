@@ -1,0 +1,199 @@
+"""Inspector and executor: choose a kernel for a matrix once, pack it, and run it many times."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._errors import InvalidArgument
+from ..formats import SparseMatrix, like, registry
+from ..kernels import Kernel, Prepared
+from ..kernels._base import Float32
+from ._check import (
+    check_activation,
+    check_bias,
+    check_count,
+    check_kernel,
+    check_matrix,
+    check_operand,
+    check_operation,
+)
+from .choice import Measured, candidates, decide, hopeless, measure
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A packed matrix and the kernel that runs it.
+
+    Attributes:
+        op: spmm, spmv or linear.
+        kernel: Name of the kernel that runs.
+        prepare_s: Seconds that converting and packing took, for this kernel alone.
+        nbytes: Bytes of the packed matrix.
+        reason: Why this kernel, in words.
+        measured: Every candidate, with its time or why it has none.
+        prepared: The packed matrix.
+    """
+
+    op: str
+    kernel: str
+    prepare_s: float
+    nbytes: int
+    reason: str
+    measured: tuple[Measured, ...]
+    prepared: Prepared
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(M, K)."""
+        return self.prepared.shape
+
+    def __call__(self, x: Any, bias: Any = None, activation: str | None = None) -> Any:
+        """Run: activation(A @ x + bias), of the kind and dtype of `x`.
+
+        Args:
+            x: spmm (K, N) with any N, spmv (K,), linear (..., K); float32, bfloat16 or float16. NumPy, torch or DLPack.
+            bias: (M,), or None.
+            activation: None, relu, gelu, gelu_tanh, silu or tanh.
+        """
+        return self.run_checked(check_operand(self.op, self.op, x, self.prepared.shape), x, bias, activation)
+
+    def run_checked(self, operand: Float32, template: Any, bias: Any, activation: str | None) -> Any:
+        """`__call__` with x as `check_operand` returned it; the result is of the kind of `template`."""
+        rows, columns = self.prepared.shape
+        added = check_bias(self.op, bias, rows)
+        check_activation(self.op, activation)
+        transposed = self.op == "linear"
+        shape: tuple[int, ...]
+        if transposed:
+            shape = (*operand.shape[:-1], rows)
+            operand = operand.reshape(-1, columns)
+        else:
+            shape = (rows, *operand.shape[1:])
+            operand = operand.reshape(columns, -1)
+        n = operand.shape[0] if transposed else operand.shape[1]
+        out = np.empty((n, rows) if transposed else (rows, n), dtype=np.float32)
+        if n:
+            self.prepared.run(operand, out, bias=added, activation=activation, transposed=transposed)
+        return like(out.reshape(shape), template)
+
+
+def plan(
+    op: str,
+    a: SparseMatrix,
+    *,
+    n: int,
+    kernel: str = "auto",
+    budget_s: float = 0.2,
+    flush_bytes: int = 0,
+) -> Plan:
+    """Choose (or take) a kernel for `a` and pack the matrix for it.
+
+    Args:
+        op: "spmm", "spmv" or "linear".
+        a: The matrix, (M, K). It is copied into the packed form and not needed afterwards.
+        n: Columns of x (vectors at a time) to choose for; the plan then runs with any number.
+        kernel: "auto" measures the candidates, dense ones among them; a name of `zeroskip list kernels` is taken.
+        budget_s: Time to measure, beside packing each candidate.
+        flush_bytes: As in `choice.measure`.
+    Returns:
+        The plan; call it with x.
+    Raises:
+        KernelUnavailable: If the named kernel is unknown, cannot run here or does not take `a`.
+    """
+    check_operation("plan", op)
+    check_matrix("plan", "a", a)
+    n = check_count("plan", "n", n)
+    if op == "spmv" and n != 1:
+        raise InvalidArgument(f"plan: n is {n} but op is 'spmv', which takes one vector; pass n=1 or op='spmm'.")
+    if budget_s <= 0:
+        raise InvalidArgument(f"plan: budget_s is {budget_s}, it must be above 0; leave it out for 0.2.")
+    if kernel != "auto":
+        packed = _Packer(a).pack(check_kernel("plan", kernel, a, n))
+        found = Measured(kernel, None, packed.seconds, packed.prepared.nbytes, "named by the caller")
+        return _plan(op, packed, "named by the caller", (found,))
+    return _measured_plan(op, a, n, budget_s, flush_bytes)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    prepared: Prepared
+    seconds: float
+
+
+class _Packer:
+    """Packs one matrix for several kernels, converting it to each format once and charging everyone who uses it."""
+
+    def __init__(self, a: SparseMatrix) -> None:
+        self._converted: dict[str, tuple[SparseMatrix, float]] = {a.name: (a, 0.0)}
+        self._a = a
+
+    def pack(self, kernel: Kernel) -> _Packed:
+        source, spent = self._source(kernel.format)
+        start = time.perf_counter()
+        prepared = kernel.prepare(source)
+        return _Packed(prepared, spent + time.perf_counter() - start)
+
+    def _source(self, name: str) -> tuple[SparseMatrix, float]:
+        if name not in ("csr", "bitmask"):  # the others need parameters, or are no storage format
+            return self._a, 0.0
+        if name not in self._converted:
+            start = time.perf_counter()
+            converted = self._a.convert(registry.get(name))
+            self._converted[name] = converted, time.perf_counter() - start
+        return self._converted[name]
+
+
+def _measured_plan(op: str, a: SparseMatrix, n: int, budget_s: float, flush_bytes: int) -> Plan:
+    found = candidates(a, n)
+    dropped = hopeless(found, a, n)
+    packer = _Packer(a)
+    packed = {kernel.name: packer.pack(kernel) for kernel in found if kernel.name not in dropped}
+    dense = [kernel.name for kernel in found if kernel.format == "dense"]
+    times = measure(
+        [item.prepared for item in packed.values()],
+        n,
+        transposed=op == "linear",
+        budget_s=budget_s,
+        flush_bytes=flush_bytes,
+        keep=dense[:1],
+    )
+    measured = [
+        Measured(name, spent, item.seconds, item.prepared.nbytes)
+        for (name, item), spent in zip(packed.items(), times, strict=True)
+    ]
+    measured += [Measured(name, None, None, None, why) for name, why in dropped.items()]
+    winner, reason = decide(measured, {kernel.name: kernel.format for kernel in found})
+    return _plan(op, packed[winner], reason, tuple(measured))
+
+
+def _plan(op: str, packed: _Packed, reason: str, measured: Sequence[Measured]) -> Plan:
+    prepared = packed.prepared
+    return Plan(op, prepared.kernel, packed.seconds, prepared.nbytes, reason, tuple(measured), prepared)
+
+
+_Key = tuple[str, str, int]
+_cache: weakref.WeakKeyDictionary[SparseMatrix, dict[_Key, Plan]] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def cached_plan(op: str, a: SparseMatrix, n: int, kernel: str) -> Plan:
+    """The plan of an earlier call with this very matrix, or a new one kept as long as the matrix lives.
+
+    Chosen anew for each power of two of `n` up to 256; a named kernel has one plan for all.
+    """
+    size = 1 if kernel != "auto" else min(256, 1 << max(0, n - 1).bit_length())
+    key = (op, kernel, size)
+    with _lock:
+        found = _cache.get(a, {}).get(key)
+    if found is None:
+        found = plan(op, a, n=1 if op == "spmv" else max(1, min(n, 256)), kernel=kernel)
+        with _lock:
+            _cache.setdefault(a, {})[key] = found
+    return found

@@ -1,0 +1,18 @@
+"""For tests of kernels and of whatever multiplies sparse matrices: random inputs, the cases, and the error bound."""
+
+from .bounds import Bound, assert_close, assert_within_bound, bound
+from .cases import CASES, Case
+from .inputs import guarded, random_dense, random_matrix, random_nm
+
+__all__ = [
+    "CASES",
+    "Bound",
+    "Case",
+    "assert_close",
+    "assert_within_bound",
+    "bound",
+    "guarded",
+    "random_dense",
+    "random_matrix",
+    "random_nm",
+]
