@@ -1,0 +1,103 @@
+"""One row of `zeroskip bench spmm`: its fields, and a check that a row holds them (docs/benchmark.md has the table).
+
+A change of meaning or a field taken away raises `VERSION`; a field added does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from .._errors import InvalidArgument
+
+NAME = "zeroskip.bench.spmm"
+VERSION = 1
+
+STATUS = ("ok", "failed", "skipped")
+ROLES = ("candidate", "dense", "peer")
+
+_TEXT, _INT, _NUMBER, _BOOL, _DICT = (str,), (int,), (int, float), (bool,), (dict,)
+
+FIELDS: dict[str, tuple[tuple[type, ...], bool, str]] = {
+    # name: types, whether a row that is not ok may hold null, meaning
+    "schema": (_TEXT, False, "always zeroskip.bench.spmm"),
+    "schema_version": (_INT, False, "1"),
+    "op": (_TEXT, False, "spmm: C[m, n] = A[m, k] @ B[k, n]"),
+    "kernel": (_TEXT, False, "a name from `zeroskip list kernels`"),
+    "origin": (_TEXT, False, "who wrote the kernel: native, torch, numpy, onnxruntime, scipy, mkl"),
+    "role": (_TEXT, False, "candidate (ours), dense (a rival's dense product), peer (a rival's sparse one)"),
+    "format": (_TEXT, False, "storage format the kernel multiplies from"),
+    "dtype": (_TEXT, False, "value type of the weights; activations and results are float32"),
+    "isa": (_TEXT, False, "instruction set, or the library's name"),
+    "layout": (_TEXT, False, "columns: B (k, n), C (m, n); rows: B (n, k), C (n, m), as a torch Linear has them"),
+    "m": (_INT, False, "rows of A"),
+    "k": (_INT, False, "columns of A"),
+    "n": (_INT, False, "columns of B"),
+    "pattern": (_TEXT, False, "unstructured, N:M or block:RxC"),
+    "sparsity": (_NUMBER, False, "share of zeros asked for"),
+    "nnz": (_INT, False, "non-zero elements of A"),
+    "seed": (_INT, False, "seed of A and B"),
+    "status": (_TEXT, False, "ok; failed (wrong result or an exception: never timed); skipped (cannot run here)"),
+    "reason": (_TEXT, True, "why it failed or was skipped; null when ok"),
+    "error_over_bound": (_NUMBER, True, "largest |C - C64| over the bound of that element; above 1 is failed"),
+    "time_s": (_NUMBER, True, "median of one call"),
+    "time_q10_s": (_NUMBER, True, "tenth percentile"),
+    "time_q90_s": (_NUMBER, True, "ninetieth percentile"),
+    "time_min_s": (_NUMBER, True, "fastest call"),
+    "samples": (_INT, True, "calls timed"),
+    "rounds": (_INT, True, "interleaved slices they came from"),
+    "cold": (_BOOL, True, "whether A had left the caches before each call"),
+    "copies": (_INT, True, "copies of A the calls went round; 1 when cold: the caches were swept instead"),
+    "gflops": (_NUMBER, True, "2 nnz n / time_s / 1e9: only useful work counts, for dense kernels too"),
+    "prepare_s": (_NUMBER, True, "time to pack A once"),
+    "nbytes": (_INT, True, "bytes of the packed A"),
+    "dense_kernel": (_TEXT, True, "the fastest rival dense product of this run at this n, with its layout"),
+    "speedup": (_NUMBER, True, "its time over this one's"),
+    "torch_speedup": (_NUMBER, True, "the time of torch's fastest dense call over this one's; null without torch"),
+    "threads": (_INT, False, "threads of every engine"),
+    "settle_max_s": (_NUMBER, False, "how long a slice waits at most for other engines' workers to stop spinning"),
+    "machine": (_DICT, False, "processor, caches, instruction sets, memory, system"),
+    "versions": (_DICT, False, "of Python, zeroskip and the libraries; null where not installed"),
+    "commit": (_TEXT, True, "commit of zeroskip's checkout, + behind it if files differ; null outside of one"),
+    "when": (_TEXT, False, "UTC, ISO 8601"),
+}
+
+_ALWAYS_NULLABLE = frozenset({"reason", "torch_speedup", "dense_kernel", "speedup", "commit"})
+
+
+def check_row(row: Mapping[str, Any]) -> None:
+    """Refuse a row that does not follow the schema.
+
+    Raises:
+        InvalidArgument: Naming the field, its value and the rule.
+    """
+    missing = [name for name in FIELDS if name not in row]
+    unknown = [name for name in row if name not in FIELDS]
+    if missing or unknown:
+        raise InvalidArgument(
+            f"bench row: fields missing {missing}, not known {unknown}; give exactly those of the schema."
+        )
+    if row["schema"] != NAME or row["schema_version"] != VERSION:
+        raise InvalidArgument(
+            f"bench row: schema is {row['schema']} {row['schema_version']}, this reader knows {NAME} {VERSION}; "
+            "use the zeroskip that wrote it."
+        )
+    for name, (types, nullable, _) in FIELDS.items():
+        _check_field(name, row[name], types, nullable and (row["status"] != "ok" or name in _ALWAYS_NULLABLE))
+    for name, allowed in (("status", STATUS), ("role", ROLES), ("layout", ("columns", "rows"))):
+        if row[name] not in allowed:
+            raise InvalidArgument(f"bench row: {name} is {row[name]!r}, must be one of {', '.join(allowed)}.")
+    if row["status"] != "ok" and not row["reason"]:
+        raise InvalidArgument(f"bench row: status is {row['status']} but reason is empty; say why.")
+    if row["status"] == "ok" and not 0 <= row["error_over_bound"] <= 1:
+        raise InvalidArgument(f"bench row: error_over_bound is {row['error_over_bound']}, an ok row has at most 1.")
+
+
+def _check_field(name: str, value: Any, types: tuple[type, ...], nullable: bool) -> None:
+    if value is None and nullable:
+        return
+    wrong_bool = isinstance(value, bool) and bool not in types
+    if not isinstance(value, types) or wrong_bool or (isinstance(value, float) and not math.isfinite(value)):
+        wanted = " or ".join(kind.__name__ for kind in types) + (" or null" if nullable else "")
+        raise InvalidArgument(f"bench row: {name} is {value!r}, must be {wanted}; mend the writer.")

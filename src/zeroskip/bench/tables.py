@@ -1,0 +1,107 @@
+"""Plain text tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+_NUMERIC = frozenset("0123456789.+-x% ")
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Columns named by the keys of the first row; numbers to the right, words to the left."""
+    if not rows:
+        return "(none)"
+    names = list(rows[0])
+    widths = [max(len(name), *(len(row[name]) for row in rows)) for name in names]
+    right = [all(_looks_numeric(row[name]) for row in rows) for name in names]
+    lines = [_line(names, widths, right), "  ".join("-" * width for width in widths)]
+    lines += [_line([row[name] for name in names], widths, right) for row in rows]
+    return "\n".join(lines)
+
+
+def _looks_numeric(text: str) -> bool:
+    """A number, with a short unit perhaps, or nothing."""
+    head = text.split(" ")[0]
+    return not head or set(head) <= _NUMERIC
+
+
+def _line(cells: Iterable[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    padded = [
+        cell.rjust(width) if on_right else cell.ljust(width)
+        for cell, width, on_right in zip(cells, widths, right, strict=True)
+    ]
+    return "  ".join(padded).rstrip()
+
+
+def seconds(value: float | None) -> str:
+    """A time with a unit that keeps it readable."""
+    if value is None:
+        return ""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value * 1e9:.3g} ns"
+
+
+def megabytes(value: float | None) -> str:
+    """A size in MB (10^6 bytes)."""
+    return "" if value is None else f"{value / 1e6:.1f} MB" if value >= 1e5 else f"{value / 1e3:.1f} kB"
+
+
+def spmm_groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """A title and a table for each problem, fastest first, what failed or was skipped last."""
+
+    def problem(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return row["m"], row["k"], row["sparsity"], row["n"], row["pattern"], row["dtype"]
+
+    for key, found in groupby(rows, key=problem):
+        group = sorted(found, key=lambda row: row["time_s"] if row["status"] == "ok" else float("inf"))
+        m, k, sparsity, n, pattern = key[:5]
+        first = next((row for row in group if row["status"] == "ok"), None)
+        cold = ", cold weights" if first and first["cold"] else ""
+        title = f"{m}x{k}, {sparsity * 100:g} % zeros ({pattern}), N = {n}{cold}"
+        yield title, table([_spmm_line(row) for row in group])
+
+
+def _spmm_line(row: Mapping[str, Any]) -> dict[str, str]:
+    done = row["status"] == "ok"
+    label = row["kernel"] if row["layout"] == "columns" else f"{row['kernel']} (rows)"
+    return {
+        "kernel": label,
+        "time": seconds(row["time_s"]),
+        "10..90 %": f"{seconds(row['time_q10_s'])} .. {seconds(row['time_q90_s'])}" if done else "",
+        "GFLOP/s": f"{row['gflops']:.1f}" if done else "",
+        "vs best dense": _ratio(row["speedup"]),
+        "vs torch": _ratio(row["torch_speedup"]),
+        "size": megabytes(row["nbytes"]),
+        "prepare": seconds(row["prepare_s"]),
+        "error/bound": f"{row['error_over_bound']:.2f}" if done else "",
+        "note": "" if done else f"{row['status']}: {row['reason']}",
+    }
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}x"
+
+
+def spmm_summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """For each shape and N, our fastest kernel against the best dense product, a column for each sparsity."""
+    sparsities = sorted({row["sparsity"] for row in rows})
+    lines: list[dict[str, str]] = []
+    for m, k, n in sorted({(row["m"], row["k"], row["n"]) for row in rows}):
+        for column, what in (("torch_speedup", "torch's best dense"), ("speedup", "best dense of all")):
+            line = {"shape": f"{m}x{k}", "N": str(n), "our best against": what}
+            for sparsity in sparsities:
+                found = [
+                    row[column]
+                    for row in rows
+                    if (row["m"], row["k"], row["n"], row["sparsity"]) == (m, k, n, sparsity)
+                    and row["role"] == "candidate"
+                    and row["status"] == "ok"
+                    and row[column] is not None
+                ]
+                line[f"{sparsity * 100:g} %"] = _ratio(max(found, default=None))
+            lines.append(line)
+    return table(lines)
