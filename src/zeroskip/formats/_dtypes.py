@@ -54,7 +54,7 @@ def to_bits(values: Array, dtype: str) -> Array:
             return np.ascontiguousarray(values, dtype=np.float16)
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
     # Adding 0x7fff, and one more when the kept part is odd, carries into the kept part exactly when rounding goes up.
-    rounded = ((bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16).astype(np.uint16)
+    rounded: Array = ((bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16).astype(np.uint16)
     nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
     if nan.any():
         rounded[nan] = ((bits[nan] >> 16) | np.uint32(0x40)).astype(np.uint16)
@@ -67,4 +67,4 @@ def to_float32(stored: Array, dtype: str) -> npt.NDArray[np.float32]:
     if dtype == "bfloat16":
         values: npt.NDArray[np.float32] = (stored.astype(np.uint32) << 16).view(np.float32)
         return values
-    return stored.astype(np.float32, copy=False)
+    return np.asarray(stored, dtype=np.float32)

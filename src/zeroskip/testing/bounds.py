@@ -13,8 +13,8 @@ An activation f of Lipschitz constant L turns an error e of its input into at mo
 1 for relu (and none) and tanh; 1.129 for gelu, at x = sqrt(2); 1.130 for its tanh form; 1.100 for silu. Evaluating f in
 float32 adds its own error. gelu is x/2 (1 + erf(x/sqrt 2)): with erf within 4 u of the truth, 2 u |t erf'(t)| < u from
 rounding its argument t and at most 2 u from the sum, the bracket is off by at most 7 u, the result by 7/2 u |x|, and
-two products add 2 u |f|. The tanh form and silu (x times a sigmoid) go the same way with argument errors of up to 4 u. All
-stay below 8 u |x|, the allowance here; tanh itself is allowed 8 u |f|, relu nothing.
+two products add 2 u |f|. The tanh form and silu (x times a sigmoid) go the same way with argument errors of up to 4 u.
+All stay below 8 u |x|, the allowance here; tanh itself is allowed 8 u |f|, relu nothing.
 """
 
 from __future__ import annotations

@@ -1,0 +1,198 @@
+"""Every kernel of the registry against the float64 reference: whatever is registered is tested, by nothing but that.
+
+The kernels of all instruction sets that the processor has are in the registry under their own names, so one run tests
+them all, not only the ones that dispatch would choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pytest
+
+from zeroskip.formats import CSR, SparseMatrix
+from zeroskip.kernels import ACTIVATIONS, Kernel, registry
+from zeroskip.testing import CASES, Bound, Case, assert_close, bound, guarded, random_dense
+
+SIZES = (1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 128, 130)
+EPILOGUES = ((False, None), (True, None), (False, "relu"), *((True, activation) for activation in ACTIVATIONS))
+KERNELS = {kernel.name: kernel for kernel in registry}
+CASES_BY_NAME = {case.name: case for case in CASES}
+
+
+def usable(name: str) -> Kernel:
+    """The kernel, or a skip with its own reason."""
+    kernel = KERNELS[name]
+    reason = kernel.why_not()
+    if reason is not None:
+        pytest.skip(f"{name}: {reason}")
+    return kernel
+
+
+def storage(kernel: Kernel) -> str:
+    """The formats that bring their own pattern; all other kernels get the same matrices."""
+    return kernel.format if kernel.format in ("bsr", "nm") else "csr"
+
+
+@cache
+def matrix(case: str, format: str, dtype: str) -> SparseMatrix:
+    return CASES_BY_NAME[case].matrix(format, dtype)
+
+
+@cache
+def inputs(case: str, columns: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    n = CASES_BY_NAME[case].max_n or max(SIZES)
+    return CASES_BY_NAME[case].x(columns, n), random_dense((rows,), 0.0, seed=99)
+
+
+@cache
+def expected(case: str, format: str, dtype: str, with_bias: bool, activation: str | None, every_entry: bool) -> Bound:
+    a = matrix(case, format, dtype)
+    x, bias = inputs(case, a.shape[1], a.shape[0])
+    if every_entry:
+        a = stored_whole(a)
+    return bound(a, x, bias=bias if with_bias else None, activation=activation)
+
+
+def stored_whole(a: SparseMatrix) -> CSR:
+    """The matrix with all its zeros stored: what a dense kernel multiplies."""
+    rows, columns = a.shape
+    indptr = np.arange(rows + 1, dtype=np.int64) * columns
+    indices = np.tile(np.arange(columns, dtype=np.int64), rows)
+    return CSR(a.shape, indptr, indices, a.to_dense().ravel())
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["columns", "rows"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
+@pytest.mark.parametrize("name", KERNELS)
+def test_keeps_the_error_bound(
+    name: str, case: Case, transposed: bool, record_property: Callable[[str, object], None]
+) -> None:
+    kernel = usable(name)
+    a = matrix(case.name, storage(kernel), kernel.dtype)
+    reason = kernel.rejects(a, max(SIZES))
+    if reason is not None:
+        pytest.skip(f"{name}: {reason}")
+    prepared = kernel.prepare(a)
+    assert prepared.kernel == name
+    assert prepared.shape == a.shape
+    assert prepared.nbytes > 0
+    x_all, bias = inputs(case.name, a.shape[1], a.shape[0])
+    checks = 0
+    for n in SIZES:
+        if n > (case.max_n or n):
+            break
+        x = x_all[:, :n]
+        source = guarded(x.T.shape if transposed else x.shape, shift=n % 3)
+        source.array[...] = x.T if transposed else x
+        for with_bias, activation in EPILOGUES:
+            out = guarded((n, a.shape[0]) if transposed else (a.shape[0], n), shift=n % 2)
+            prepared.run(
+                source.array, out.array, bias=bias if with_bias else None, activation=activation, transposed=transposed
+            )
+            every_entry = kernel.format == "dense" and case.special_x
+            limits = expected(case.name, storage(kernel), kernel.dtype, with_bias, activation, every_entry).columns(n)
+            try:
+                assert_close(out.array.T if transposed else out.array, limits, activation)
+            except AssertionError as error:
+                raise AssertionError(f"N = {n}, bias {with_bias}, activation {activation}: {error}") from None
+            assert out.intact(), f"N = {n}: wrote outside of its output"
+            checks += 1
+        assert source.intact(), f"N = {n}: wrote around its input"
+    record_property("isa", kernel.isa)
+    record_property("checks", checks)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_rounds_a_float32_matrix_to_its_own_dtype(name: str) -> None:
+    kernel = usable(name)
+    exact = CASES_BY_NAME["33x97"].matrix(storage(kernel))
+    x = random_dense((exact.shape[1], 33), 0.0, seed=5)
+    out = np.full((exact.shape[0], 33), np.nan, dtype=np.float32)
+    kernel.prepare(exact).run(x, out)
+    assert_close(out, bound(exact.astype(kernel.dtype), x))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", [name for name, kernel in KERNELS.items() if kernel.dtype == "float32"])
+def test_widens_a_narrow_matrix_exactly(name: str, dtype: str) -> None:
+    kernel = usable(name)
+    narrow = CASES_BY_NAME["33x97"].matrix(storage(kernel), dtype)
+    x = random_dense((narrow.shape[1], 9), 0.0, seed=5)
+    out = np.full((narrow.shape[0], 9), np.nan, dtype=np.float32)
+    kernel.prepare(narrow).run(x, out)
+    assert_close(out, bound(narrow, x))
+
+
+@pytest.mark.parametrize("source", ["coo", "csr", "bitmask", "bsr", "nm"])
+@pytest.mark.parametrize("name", KERNELS)
+def test_prepares_from_every_format_or_says_why_not(name: str, source: str) -> None:
+    kernel = usable(name)
+    params: dict[str, object] = {"bsr": {"block": (4, 4)}, "nm": {"n": 2, "m": 4}}.get(source, {})
+    nm = CASES_BY_NAME["31x95"].matrix("nm") if source == "nm" else None
+    a = nm or CASES_BY_NAME["64x256"].matrix("csr").convert(source, **params)
+    reason = kernel.rejects(a, 8)
+    if reason is not None:
+        assert kernel.format in reason
+        return
+    x = random_dense((a.shape[1], 8), 0.0, seed=6)
+    out = np.full((a.shape[0], 8), np.nan, dtype=np.float32)
+    kernel.prepare(a).run(x, out)
+    assert_close(out, bound(a.astype(kernel.dtype), x))
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_gives_the_same_bits_twice_and_leaves_its_inputs_alone(name: str) -> None:
+    kernel = usable(name)
+    a = CASES_BY_NAME["65x257"].matrix(storage(kernel), kernel.dtype)
+    before = {key: value.copy() for key, value in a.arrays().items()}
+    x = random_dense((a.shape[1], 65), 0.0, seed=8)
+    bias = random_dense((a.shape[0],), 0.0, seed=9)
+    kept = x.copy(), bias.copy()
+    prepared = kernel.prepare(a)
+    first, second = (np.full((a.shape[0], 65), np.nan, dtype=np.float32) for _ in range(2))
+    prepared.run(x, first, bias=bias)
+    prepared.run(x, second, bias=bias)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(x, kept[0])
+    np.testing.assert_array_equal(bias, kept[1])
+    for key, value in a.arrays().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_reads_memory_that_it_may_not_write(name: str) -> None:
+    kernel = usable(name)
+    a = CASES_BY_NAME["32x96"].matrix(storage(kernel), kernel.dtype)
+    x = random_dense((a.shape[1], 8), 0.0, seed=8)
+    bias = random_dense((a.shape[0],), 0.0, seed=9)
+    for array in (x, bias, *a.arrays().values()):
+        array.setflags(write=False)
+    out = np.full((a.shape[0], 8), np.nan, dtype=np.float32)
+    kernel.prepare(a).run(x, out, bias=bias)
+    assert_close(out, bound(a, x, bias=bias))
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_names_follow_the_grammar(name: str) -> None:
+    kernel = KERNELS[name]
+    short = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[kernel.dtype]
+    assert name.split("_")[:3] == [kernel.op, kernel.format, short]
+    assert kernel.isa in name.split("_")[3:]
+
+
+def test_the_native_module_is_there() -> None:
+    """Without it nothing here would be tested but other libraries."""
+    assert not registry.unavailable, registry.unavailable
+    native = [kernel for kernel in registry if kernel.origin == "native"]
+    isas = {kernel.isa for kernel in native if kernel.why_not() is None}
+    assert "scalar" in isas
+
+
+def test_every_instruction_set_found_has_kernels_that_run() -> None:
+    from zeroskip.kernels.cpu import cpu_info
+
+    runnable = {kernel.isa for kernel in registry if kernel.origin == "native" and kernel.why_not() is None}
+    assert set(cpu_info()["isas"]) <= runnable
