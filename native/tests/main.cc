@@ -1,0 +1,88 @@
+// zeroskip_tests [NAME...]: runs every test, or those whose name contains one of the words. ZEROSKIP_ISA chooses the
+// instruction set; one that is asked for and not found here is a failure, so that a green run is a run of that set.
+#include <stdlib.h>
+#include <string.h>
+
+#include "../kernels/kernel.h"
+#include "../runtime/cpu.h"
+#include "check.h"
+
+namespace zs::test {
+namespace {
+
+struct Count {
+  int64_t passed = 0;
+  int64_t failed = 0;
+};
+
+Count plain;
+Count by_isa[4];
+int64_t failures_here = 0;
+constexpr int64_t kShown = 10;  // failures printed a test
+
+bool wanted(const char* name, int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    if (strstr(name, argv[i])) return true;
+  }
+  return argc < 2;
+}
+
+}  // namespace
+
+std::vector<Test>& tests() {
+  static std::vector<Test> all;
+  return all;
+}
+
+void record(bool ok, const Isa* isa, const std::string& what) {
+  Count& count = isa ? by_isa[static_cast<int>(*isa)] : plain;
+  if (ok) {
+    ++count.passed;
+    return;
+  }
+  ++count.failed;
+  if (++failures_here <= kShown) printf("  FAILED: %s\n", what.c_str());
+}
+
+Floats::Floats(int64_t count, float fill, int64_t offset) : size_(count) {
+  const size_t bytes = static_cast<size_t>(count + offset) * sizeof(float);
+  void* block = nullptr;
+  if (posix_memalign(&block, 64, bytes ? bytes : 1) != 0) abort();
+  block_ = block;
+  data_ = static_cast<float*>(block) + offset;
+  for (int64_t i = 0; i < count; ++i) data_[i] = fill;
+}
+
+Floats::~Floats() { free(block_); }
+
+}  // namespace zs::test
+
+int main(int argc, char** argv) {
+  using namespace zs;
+  using namespace zs::test;
+  const CpuInfo& info = cpu();
+  printf("zeroskip_tests on %s, %s; selected %s\n", info.arch.c_str(), info.model.c_str(), isa_name(info.selected));
+  if (const char* asked = getenv("ZEROSKIP_ISA")) {
+    check(strcmp(asked, isa_name(info.selected)) == 0, std::string("ZEROSKIP_ISA=") + asked + " is not what was selected");
+  }
+  for (const Test& test : tests()) {
+    if (!wanted(test.name, argc, argv)) continue;
+    failures_here = 0;
+    test.body();
+    printf("%s %s\n", failures_here ? "FAILED" : "ok    ", test.name);
+  }
+  Count total = plain;
+  for (int i = 0; i < 4; ++i) {
+    const Isa isa = static_cast<Isa>(i);
+    total.passed += by_isa[i].passed;
+    total.failed += by_isa[i].failed;
+    if (!isa_usable(isa)) {
+      printf("isa %-6s: 0 cases, not usable here\n", isa_name(isa));
+      continue;
+    }
+    printf("isa %-6s: %lld cases passed, %lld failed\n", isa_name(isa), static_cast<long long>(by_isa[i].passed),
+           static_cast<long long>(by_isa[i].failed));
+  }
+  printf("%lld passed, %lld failed\n", static_cast<long long>(total.passed), static_cast<long long>(total.failed));
+  return total.failed == 0 && total.passed > 0 ? 0 : 1;
+}

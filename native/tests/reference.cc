@@ -1,0 +1,182 @@
+#include "reference.h"
+
+#include <algorithm>
+
+namespace zs::test {
+namespace {
+
+constexpr double kU = 0x1p-24;  // unit roundoff of float32
+
+double activate(double v, Activation activation) {
+  switch (activation) {
+    case Activation::none: return v;
+    case Activation::relu: return v < 0 ? 0 : v;
+    case Activation::gelu: return 0.5 * v * (1 + erf(v * 0.70710678118654752440));
+    case Activation::gelu_tanh: return 0.5 * v * (1 + tanh(0.79788456080286535588 * (v + 0.044715 * v * v * v)));
+    case Activation::silu: return v / (1 + exp(-v));
+    case Activation::tanh: return tanh(v);
+  }
+  return v;
+}
+
+// A matrix entry of either sign, away from zero so that a dropped one is seen.
+float entry(Random& random) {
+  const float v = random.symmetric();
+  return v < 0 ? v - 0.25f : v + 0.25f;
+}
+
+}  // namespace
+
+Matrix random_matrix(int64_t rows, int64_t cols, double density, uint64_t seed) {
+  Matrix m{rows, cols, std::vector<float>(rows * cols), std::vector<uint8_t>(rows * cols), ""};
+  Random random(seed);
+  for (int64_t i = 0; i < rows * cols; ++i) {
+    if (random.uniform() >= density) continue;
+    m.values[i] = entry(random);
+    m.stored[i] = 1;
+  }
+  m.what = std::to_string(rows) + "x" + std::to_string(cols) + " at density " + std::to_string(density);
+  return m;
+}
+
+Matrix random_blocks(int64_t rows, int64_t cols, int64_t r, int64_t c, double density, uint64_t seed) {
+  Matrix m{rows, cols, std::vector<float>(rows * cols), std::vector<uint8_t>(rows * cols), ""};
+  Random random(seed);
+  for (int64_t i = 0; i < rows / r; ++i) {
+    for (int64_t j = 0; j < cols / c; ++j) {
+      if (random.uniform() >= density) continue;
+      for (int64_t e = 0; e < r * c; ++e) {
+        const int64_t at = (i * r + e / c) * cols + j * c + e % c;
+        m.values[at] = entry(random);
+        m.stored[at] = 1;
+      }
+    }
+  }
+  m.what = std::to_string(rows) + "x" + std::to_string(cols) + " in blocks " + std::to_string(r) + "x" + std::to_string(c);
+  return m;
+}
+
+Matrix random_nm(int64_t rows, int64_t cols, int64_t n, int64_t m, uint64_t seed) {
+  Matrix out{rows, cols, std::vector<float>(rows * cols), std::vector<uint8_t>(rows * cols), ""};
+  Random random(seed);
+  for (int64_t group = 0; group < rows * cols / m; ++group) {
+    for (int64_t left = n, i = 0; i < m; ++i) {  // each position with the chance that leaves exactly n
+      if (random.below(m - i) >= left) continue;
+      out.values[group * m + i] = entry(random);
+      out.stored[group * m + i] = 1;
+      --left;
+    }
+  }
+  out.what = std::to_string(rows) + "x" + std::to_string(cols) + " " + std::to_string(n) + ":" + std::to_string(m);
+  return out;
+}
+
+float rounded(float value, ValueType type) {
+  if (type == ValueType::bf16) return bf16_to_float(float_to_bf16(value));
+  if (type == ValueType::f16) return f16_to_float(float_to_f16(value));
+  return value;
+}
+
+const char* format_name(Format format) {
+  constexpr const char* names[] = {"csr", "bitmask", "dense", "bsr", "nm"};
+  return names[static_cast<int>(format)];
+}
+
+const char* type_name(ValueType type) {
+  constexpr const char* names[] = {"f32", "bf16", "f16"};
+  return names[static_cast<int>(type)];
+}
+
+Held hold(const Matrix& m, Format format, ValueType type, int64_t r, int64_t c) {
+  Held held;
+  const auto push = [&](int64_t row, int64_t col) {
+    const float v = m.at(row, col);
+    if (type == ValueType::f32) held.f32.push_back(v);
+    if (type == ValueType::bf16) held.f16.push_back(float_to_bf16(v));
+    if (type == ValueType::f16) held.f16.push_back(float_to_f16(v));
+  };
+  const int64_t mask_bytes = (m.cols + 7) / 8;
+  if (format == Format::bitmask) held.bits.assign(m.rows * mask_bytes, 0);
+  if (format == Format::csr || format == Format::bsr) held.indptr.push_back(0);
+  if (format == Format::bsr) {
+    for (int64_t i = 0; i < m.rows / r; ++i) {
+      for (int64_t j = 0; j < m.cols / c; ++j) {
+        if (!m.has(i * r, j * c)) continue;
+        held.indices.push_back(static_cast<int32_t>(j));
+        for (int64_t e = 0; e < r * c; ++e) push(i * r + e / c, j * c + e % c);
+      }
+      held.indptr.push_back(static_cast<int64_t>(held.indices.size()));
+    }
+  } else {
+    for (int64_t row = 0; row < m.rows; ++row) {
+      for (int64_t col = 0; col < m.cols; ++col) {
+        if (format != Format::dense && !m.has(row, col)) continue;
+        push(row, col);
+        if (format == Format::csr) held.indices.push_back(static_cast<int32_t>(col));
+        if (format == Format::bitmask) held.bits[row * mask_bytes + col / 8] |= static_cast<uint8_t>(1 << (col % 8));
+        if (format == Format::nm) held.bits.push_back(static_cast<uint8_t>(col % c));
+      }
+      if (format == Format::csr) held.indptr.push_back(static_cast<int64_t>(held.indices.size()));
+    }
+  }
+  Source& s = held.source;
+  s.format = format;
+  s.type = type;
+  s.rows = m.rows;
+  s.cols = m.cols;
+  s.r = r;
+  s.c = c;
+  s.data = type == ValueType::f32 ? static_cast<const void*>(held.f32.data()) : held.f16.data();
+  s.indptr = held.indptr.data();
+  s.indices = held.indices.data();
+  s.bits = held.bits.data();
+  return held;
+}
+
+Inputs random_inputs(const Matrix& matrix, int64_t lanes, uint64_t seed) {
+  Inputs in;
+  Random random(seed);
+  in.lanes = lanes;
+  in.x.resize(matrix.cols * lanes);
+  for (float& v : in.x) v = random.symmetric();
+  return in;
+}
+
+// The bound of CONTRIBUTING.md: (nnz_row + 1) u (|A| |B|) + u |C|, with the bias as one more entry of the row. An activation
+// passes an error on by its Lipschitz constant, at most 1.13 (GELU), and adds its own: the factors it multiplies v by
+// (erf, tanh, the logistic function) are at most 2 and may each be off by a few units in the last place of 1.
+Reference reference(const Matrix& a, ValueType type, bool dense, const Inputs& in) {
+  Reference out{a.rows, in.lanes, std::vector<double>(a.rows * in.lanes), std::vector<double>(a.rows * in.lanes)};
+  std::vector<double> sum(in.lanes), size(in.lanes);
+  for (int64_t r = 0; r < a.rows; ++r) {
+    const double bias = in.bias.empty() ? 0.0 : in.bias[r];
+    std::fill(sum.begin(), sum.end(), bias);
+    std::fill(size.begin(), size.end(), fabs(bias));
+    int64_t entries = in.bias.empty() ? 0 : 1;
+    for (int64_t c = 0; c < a.cols; ++c) {
+      if (!dense && !a.has(r, c)) continue;
+      ++entries;
+      const double v = rounded(a.at(r, c), type);
+      const float* x = in.x.data() + c * in.lanes;
+      for (int64_t t = 0; t < in.lanes; ++t) {
+        sum[t] += v * x[t];
+        size[t] += fabs(v * x[t]);
+      }
+    }
+    for (int64_t t = 0; t < in.lanes; ++t) {
+      const bool activated = in.activation != Activation::none;
+      double y = activate(sum[t], in.activation);
+      double bound = static_cast<double>(entries + 1) * kU * size[t] * (activated ? 1.13 : 1.0);
+      if (activated && in.activation != Activation::relu) bound += 4 * kU * std::max(1.0, fabs(sum[t]));
+      if (!in.residual.empty()) {
+        bound += kU * fabs(y);
+        y += in.residual[r * in.lanes + t];
+      }
+      out.value[r * in.lanes + t] = y;
+      out.bound[r * in.lanes + t] = bound + kU * fabs(y);
+    }
+  }
+  return out;
+}
+
+}  // namespace zs::test

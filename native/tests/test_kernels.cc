@@ -1,0 +1,327 @@
+// Every kernel of the table that can run here, against the float64 reference and within the error bound: shapes around
+// every tile, all densities, lanes with and without padding, panels and row-major output, bias, activation, residual.
+#include <string.h>
+
+#include <memory>
+
+#include "../runtime/cpu.h"
+#include "reference.h"
+
+namespace zs::test {
+namespace {
+
+std::unique_ptr<Packed> packed_by(const Kernel& kernel, const Held& held) {
+  std::unique_ptr<Packed> packed = kernel.pack(held.source);
+  if (!packed) return nullptr;
+  packed->rows = held.source.rows;
+  packed->cols = held.source.cols;
+  packed->kernel = &kernel;
+  return packed;
+}
+
+// Where a row-major caller's array begins is anywhere: one lane, and row-major output, are used as they come.
+constexpr int64_t kMisaligned = 1;
+constexpr float kGuard = 12345.0f;
+
+struct Result {
+  std::vector<float> y;  // [rows][lanes]
+  bool inside = true;    // nothing was written beyond the output
+};
+
+Result run(const Packed& packed, const Inputs& in, bool row_major) {
+  const int64_t rows = packed.rows, lanes = in.lanes, padded = padded_lanes(lanes);
+  Pool& pool = Pool::get();
+  Floats x(packed.cols * padded, 0, lanes == 1 ? kMisaligned : 0);
+  to_panels(in.x.data(), packed.cols, lanes, false, x.data(), pool);
+  // Row-major output has room for the padding of its last panel, then columns that are not the kernel's.
+  const int64_t stride = row_major ? padded + 3 : 0;
+  Floats y(row_major ? rows * stride : rows * padded, NAN, row_major || lanes == 1 ? kMisaligned : 0);
+  Floats residual(in.residual.empty() ? 0 : y.size(), 0, row_major || lanes == 1 ? kMisaligned : 0);
+  for (int64_t r = 0; row_major && r < rows; ++r) {
+    for (int64_t t = padded; t < stride; ++t) y[r * stride + t] = kGuard;
+  }
+  const auto place = [&](int64_t r, int64_t t) {
+    if (row_major) return r * stride + t;
+    const int64_t p = t / kPanel;
+    return p * kPanel * rows + r * panel_width(lanes, p) + t % kPanel;
+  };
+  for (int64_t r = 0; !in.residual.empty() && r < rows; ++r) {
+    for (int64_t t = 0; t < lanes; ++t) residual[place(r, t)] = in.residual[r * lanes + t];
+  }
+  Epilogue epilogue;
+  epilogue.bias = in.bias.empty() ? nullptr : in.bias.data();
+  epilogue.activation = in.activation;
+  epilogue.residual = in.residual.empty() ? nullptr : residual.data();
+  packed.kernel->run(packed, x.data(), lanes, Output{y.data(), stride}, epilogue, pool);
+  Result out;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t t = 0; t < lanes; ++t) out.y.push_back(y[place(r, t)]);
+    for (int64_t t = padded; t < stride; ++t) out.inside = out.inside && y[r * stride + t] == kGuard;
+  }
+  return out;
+}
+
+std::string difference(const Result& got, const Reference& want) {
+  if (!got.inside) return "writes beyond the lanes of a row";
+  for (size_t i = 0; i < want.value.size(); ++i) {
+    const double y = got.y[i], v = want.value[i];
+    if (isnan(v) ? isnan(y) : isinf(v) ? y == v : fabs(y - v) <= want.bound[i]) continue;
+    char text[160];
+    snprintf(text, sizeof text, "row %lld lane %lld is %.9g, not %.9g (bound %.3g)",
+             static_cast<long long>(static_cast<int64_t>(i) / want.lanes),
+             static_cast<long long>(static_cast<int64_t>(i) % want.lanes), y, v, want.bound[i]);
+    return text;
+  }
+  return "";
+}
+
+std::string label(const Kernel& kernel, const Matrix& matrix, const Held& held, const Inputs& in, bool row_major) {
+  return std::string(kernel.name) + ", " + matrix.what + " from " + format_name(held.source.format) + " " +
+         type_name(held.source.type) + ", " + std::to_string(in.lanes) + " lanes" + (row_major ? ", row-major" : "") +
+         (in.bias.empty() ? "" : ", bias") + (in.residual.empty() ? "" : ", residual") + ", activation " +
+         std::to_string(static_cast<int>(in.activation)) + ": ";
+}
+
+template <class Body>
+void each_kernel(Body&& body) {
+  for (const Kernel& kernel : kernels()) {
+    if (isa_usable(kernel.isa)) body(kernel);
+  }
+}
+
+// The reference of a kernel's own value type, made once per type.
+class References {
+ public:
+  References(const Matrix& matrix, const Inputs& in) : matrix_(matrix), in_(in) {}
+  const Reference& of(ValueType type, bool dense) {
+    auto& slot = made_[static_cast<int>(type)][dense];
+    if (!slot) slot = std::make_unique<Reference>(reference(matrix_, type, dense, in_));
+    return *slot;
+  }
+
+ private:
+  const Matrix& matrix_;
+  const Inputs& in_;
+  std::unique_ptr<Reference> made_[3][2];
+};
+
+// One matrix, some lanes, every kernel, from CSR (a kernel's own packing of it).
+void sweep(const Matrix& matrix, const std::vector<int64_t>& lane_counts, uint64_t seed) {
+  const Held held = hold(matrix, Format::csr, ValueType::f32);
+  std::vector<std::pair<const Kernel*, std::unique_ptr<Packed>>> packs;
+  each_kernel([&](const Kernel& kernel) {
+    auto packed = packed_by(kernel, held);
+    check(packed != nullptr, kernel.isa, std::string(kernel.name) + " does not pack " + matrix.what + " from csr");
+    if (packed) packs.emplace_back(&kernel, std::move(packed));
+  });
+  for (int64_t lanes : lane_counts) {
+    Inputs in = random_inputs(matrix, lanes, seed + static_cast<uint64_t>(lanes));
+    Random random(seed * 31 + static_cast<uint64_t>(lanes));
+    in.activation = static_cast<Activation>(random.below(6));
+    if (random.below(2)) in.bias.resize(matrix.rows);
+    if (random.below(2)) in.residual.resize(matrix.rows * lanes);
+    for (float& v : in.bias) v = random.symmetric();
+    for (float& v : in.residual) v = random.symmetric();
+    References references(matrix, in);
+    for (const auto& [kernel, packed] : packs) {
+      for (bool row_major : {false, true}) {
+        if (row_major && lanes == 1) continue;  // one lane is both
+        const Reference& want = references.of(kernel->type, kernel->format == Format::dense);
+        const std::string wrong = difference(run(*packed, in, row_major), want);
+        check(wrong.empty(), kernel->isa, label(*kernel, matrix, held, in, row_major) + wrong);
+      }
+    }
+  }
+}
+
+const std::vector<int64_t> kLanes = {1, 2, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 100, 128, 130};
+
+}  // namespace
+
+ZS_TEST(kernel_table_is_consistent) {
+  for (const Kernel& kernel : kernels()) {
+    const std::string name = std::string("spmm_") + format_name(kernel.format) + "_" + type_name(kernel.type) + "_" +
+                             isa_name(kernel.isa);
+    check(name == kernel.name, std::string(kernel.name) + " is not named by its format, type and isa");
+    check(find_kernel(kernel.name) == &kernel, std::string(kernel.name) + " stands in the table twice");
+    check(kernel.doc && strlen(kernel.doc) > 5, std::string(kernel.name) + " has no doc");
+  }
+  check(find_kernel("spmm_csr_f32_abacus") == nullptr, "a kernel is found that nobody wrote");
+}
+
+ZS_TEST(kernel_selected_isa_has_kernels) {
+  // Where an instruction set was built in and found here, something must be dispatched to it.
+  for (Isa isa : cpu().found) {
+    if (!isa_usable(isa)) continue;
+    int64_t count = 0;
+    for (const Kernel& kernel : kernels()) count += kernel.isa == isa;
+    if (isa == Isa::scalar) check(count > 0, isa, "no scalar kernel");
+    printf("  %s: %lld kernels\n", isa_name(isa), static_cast<long long>(count));
+  }
+}
+
+ZS_TEST(kernel_shapes) {
+  const int64_t shapes[][2] = {{1, 1}, {1, 40}, {40, 1}, {7, 9}, {8, 8}, {9, 17}, {16, 15}, {17, 33}, {31, 64}, {64, 63}, {65, 65}};
+  uint64_t seed = 1;
+  for (const auto& shape : shapes) {
+    for (double density : {0.0, 0.1, 0.5, 1.0}) sweep(random_matrix(shape[0], shape[1], density, ++seed), kLanes, seed);
+  }
+}
+
+ZS_TEST(kernel_blocking) {
+  // Past every block of columns and rows, where carrying a sum from block to block goes wrong first.
+  uint64_t seed = 1000;
+  for (const auto& shape : {std::pair<int64_t, int64_t>{130, 300}, {300, 1100}, {33, 2049}}) {
+    for (double density : {0.02, 0.2, 0.6}) {
+      sweep(random_matrix(shape.first, shape.second, density, ++seed), {1, 8, 32, 65, 136}, seed);
+    }
+  }
+}
+
+ZS_TEST(kernel_wide) {
+  // Columns beyond 16 bits.
+  sweep(random_matrix(5, 70000, 0.01, 7), {1, 9}, 7);
+}
+
+ZS_TEST(kernel_uneven_rows) {
+  Matrix m = random_matrix(70, 200, 0.05, 11);
+  m.what = "uneven rows";
+  for (int64_t c = 0; c < m.cols; ++c) {
+    m.values[3 * m.cols + c] = 0.5f - static_cast<float>(c % 7) / 8;
+    m.stored[3 * m.cols + c] = 1;
+    for (int64_t empty : {0, 4, 5, 6, 7, 8, 69}) m.stored[empty * m.cols + c] = 0, m.values[empty * m.cols + c] = 0;
+  }
+  sweep(m, kLanes, 11);
+}
+
+ZS_TEST(kernel_every_activation) {
+  const Matrix m = random_matrix(24, 40, 0.4, 13);
+  for (int activation = 0; activation < 6; ++activation) {
+    Inputs in = random_inputs(m, 40, 13);
+    for (float& v : in.x) v *= 12;  // far into both tails
+    in.activation = static_cast<Activation>(activation);
+    References references(m, in);
+    const Held held = hold(m, Format::csr, ValueType::f32);
+    each_kernel([&](const Kernel& kernel) {
+      const auto packed = packed_by(kernel, held);
+      const std::string wrong = difference(run(*packed, in, false), references.of(kernel.type, kernel.format == Format::dense));
+      check(wrong.empty(), kernel.isa, label(kernel, m, held, in, false) + wrong);
+    });
+  }
+}
+
+ZS_TEST(kernel_nan_and_inf_stay_in_their_lane) {
+  const Matrix m = random_matrix(20, 30, 0.3, 17);
+  for (float poison : {NAN, INFINITY}) {
+    Inputs in = random_inputs(m, 24, 17);
+    in.x[4 * in.lanes + 5] = poison;
+    in.x[29 * in.lanes + 23] = poison;
+    References references(m, in);
+    const Held held = hold(m, Format::csr, ValueType::f32);
+    each_kernel([&](const Kernel& kernel) {
+      const auto packed = packed_by(kernel, held);
+      const Result got = run(*packed, in, false);
+      Reference want = references.of(kernel.type, false);
+      // A dense kernel may or may not multiply the poison by the zeros of its matrix: there only the other lanes count.
+      for (int64_t r = 0; kernel.format == Format::dense && r < m.rows; ++r) {
+        for (int64_t t : {int64_t{5}, int64_t{23}}) want.value[r * in.lanes + t] = got.y[r * in.lanes + t];
+      }
+      const std::string wrong = difference(got, want);
+      check(wrong.empty(), kernel.isa, label(kernel, m, held, in, false) + wrong);
+    });
+  }
+}
+
+ZS_TEST(kernel_threads_do_not_change_the_result) {
+  const Matrix m = random_matrix(150, 190, 0.3, 19);
+  const Held held = hold(m, Format::csr, ValueType::f32);
+  for (int64_t lanes : {1, 20, 130}) {
+    const Inputs in = random_inputs(m, lanes, 19);
+    each_kernel([&](const Kernel& kernel) {
+      const auto packed = packed_by(kernel, held);
+      Pool::get().resize(1);
+      const Result alone = run(*packed, in, false);
+      for (int threads : {2, 5}) {
+        Pool::get().resize(threads);
+        const Result together = run(*packed, in, false);
+        check(memcmp(alone.y.data(), together.y.data(), alone.y.size() * sizeof(float)) == 0, kernel.isa,
+              label(kernel, m, held, in, false) + "changes with " + std::to_string(threads) + " threads");
+      }
+    });
+  }
+  Pool::get().resize(0);
+}
+
+ZS_TEST(packing_from_every_format_and_type) {
+  struct Pair {
+    Matrix matrix;
+    Format format;
+    int64_t r, c;
+  };
+  std::vector<Pair> pairs;
+  for (Format format : {Format::csr, Format::bitmask, Format::dense}) pairs.push_back({random_matrix(37, 83, 0.4, 23), format, 0, 0});
+  for (auto [r, c] : {std::pair<int64_t, int64_t>{1, 4}, {4, 1}, {4, 4}, {16, 1}, {8, 32}}) {
+    pairs.push_back({random_blocks(48, 96, r, c, 0.3, 29), Format::bsr, r, c});
+  }
+  for (auto [n, m] : {std::pair<int64_t, int64_t>{2, 4}, {1, 4}, {4, 8}, {8, 16}, {4, 4}}) {
+    pairs.push_back({random_nm(33, 96, n, m, 31), Format::nm, n, m});
+  }
+  for (const Pair& pair : pairs) {
+    for (ValueType type : {ValueType::f32, ValueType::bf16, ValueType::f16}) {
+      const Held held = hold(pair.matrix, pair.format, type, pair.r, pair.c);
+      Matrix seen = pair.matrix;  // what the source holds: rounded once to its type, once more to the kernel's
+      for (float& v : seen.values) v = rounded(v, type);
+      for (int64_t lanes : {1, 24}) {
+        const Inputs in = random_inputs(seen, lanes, 37);
+        References references(seen, in);
+        each_kernel([&](const Kernel& kernel) {
+          const auto packed = packed_by(kernel, held);
+          const std::string what = label(kernel, pair.matrix, held, in, false);
+          check(packed != nullptr, kernel.isa, what + "is not packed");
+          if (!packed) return;
+          const std::string wrong = difference(run(*packed, in, false), references.of(kernel.type, kernel.format == Format::dense));
+          check(wrong.empty(), kernel.isa, what + wrong);
+        });
+      }
+    }
+  }
+}
+
+ZS_TEST(packing_keeps_every_16_bit_value) {
+  // One entry a row times 1: what comes out is the value as the kernel decodes it, to the bit.
+  for (ValueType type : {ValueType::bf16, ValueType::f16}) {
+    Matrix m{65536 / 8, 8, std::vector<float>(65536), std::vector<uint8_t>(65536, 0), "every 16-bit value"};
+    for (uint32_t h = 0; h < 65536; ++h) {
+      const float v = type == ValueType::bf16 ? bf16_to_float(static_cast<uint16_t>(h)) : f16_to_float(static_cast<uint16_t>(h));
+      if (!isfinite(v)) continue;
+      m.values[h] = v;
+      m.stored[h] = 1;
+    }
+    const Held held = hold(m, Format::csr, type);
+    Inputs in;
+    in.lanes = 8;  // lane c picks column c
+    in.x.assign(64, 0);
+    for (int64_t c = 0; c < 8; ++c) in.x[c * 8 + c] = 1;
+    each_kernel([&](const Kernel& kernel) {
+      if (kernel.type != type) return;
+      const auto packed = packed_by(kernel, held);
+      const Result got = run(*packed, in, false);
+      int64_t wrong = 0;
+      for (int64_t i = 0; i < 65536; ++i) wrong += got.y[i] != m.values[i];
+      check(wrong == 0, kernel.isa, std::string(kernel.name) + " changes " + std::to_string(wrong) + " 16-bit values");
+    });
+  }
+}
+
+ZS_TEST(packing_counts_its_bytes) {
+  const Matrix m = random_matrix(64, 128, 0.5, 41);
+  const Held held = hold(m, Format::csr, ValueType::f32);
+  const int64_t nnz = held.indptr.back();
+  each_kernel([&](const Kernel& kernel) {
+    const auto packed = packed_by(kernel, held);
+    const int64_t values = (kernel.format == Format::dense ? m.rows * m.cols : nnz) * value_bytes(kernel.type);
+    check(packed->bytes() >= values, kernel.isa, std::string(kernel.name) + " counts fewer bytes than its values have");
+  });
+}
+
+}  // namespace zs::test
