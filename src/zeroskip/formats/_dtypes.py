@@ -15,7 +15,7 @@ from .._errors import DtypeError
 
 DTYPES = ("float32", "bfloat16", "float16")
 SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-UNIT_ROUNDOFF = {"float32": 2.0**-24, "bfloat16": 2.0**-9, "float16": 2.0**-11}
+UNIT_ROUNDOFF = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 _STORAGE: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
     "bfloat16": np.dtype(np.uint16),

@@ -52,13 +52,13 @@ def as_float32(where: str, argument: str, array: Any) -> Float32:
         DtypeError: If the values are not float32, bfloat16 or float16. float64 is refused: the sums are in float32.
     """
     if type(array) is np.ndarray and array.dtype == np.float32:
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")
     found = to_numpy(where, argument, array)
     if found.dtype.itemsize > 4:
         raise DtypeError(
             f"{where}: {argument} has dtype {found.dtype}, sums are in float32; convert {argument} to float32."
         )
-    return np.ascontiguousarray(found, dtype=np.float32)
+    return np.asarray(found, dtype=np.float32, order="C")
 
 
 def check_operand(where: str, op: str, x: Any, shape: tuple[int, int]) -> Float32:
