@@ -7,9 +7,9 @@ namespace zs {
 
 const std::vector<Kernel>& kernels() {
   static const std::vector<Kernel> table = {
-#define ZS_KERNEL(format_, type_, isa_, doc_)                                                                   \
-  Kernel{"spmm_" #format_ "_" #type_ "_" #isa_, Format::format_, ValueType::type_, Isa::isa_, doc_,             \
-         [](const Source& s) { return pack_##isa_(s, ValueType::type_); }, run_##isa_},
+#define ZS_KERNEL(format_, type_, isa_, family_, doc_)                                                  \
+  Kernel{"spmm_" #format_ "_" #type_ "_" #isa_, Format::format_, ValueType::type_, Isa::isa_, doc_,     \
+         [](const Source& s) { return pack_##family_(s, Format::format_, ValueType::type_); }, run_##family_},
 #include "kernels.inc"
 #undef ZS_KERNEL
   };
@@ -21,6 +21,14 @@ const Kernel* find_kernel(const char* name) {
     if (strcmp(k.name, name) == 0) return &k;
   }
   return nullptr;
+}
+
+const Micro& micro_of([[maybe_unused]] Isa isa) {
+#if defined(__x86_64__)
+  return isa == Isa::avx512 ? micro_avx512 : micro_avx2;
+#else
+  return micro_neon;
+#endif
 }
 
 }  // namespace zs

@@ -1,11 +1,55 @@
-// The implementations that kernels.inc puts together into kernels.
+// The implementations that kernels.inc puts together into kernels, and what each instruction set brings to them.
 #pragma once
 
 #include "../kernel.h"
 
 namespace zs {
 
-std::unique_ptr<Packed> pack_scalar(const Source& source, ValueType type);
+// The rows of one cell (a block of rows times a block of columns), by falling number of entries.
+struct CellView {
+  int64_t rows;
+  const uint16_t* row_ids;  // row inside the block
+  const uint16_t* counts;   // entries of that row in this cell
+  const uint8_t* indices;   // column inside the block, entry after entry
+  const float* values;
+};
+
+// Inner loops of one instruction set (micro.inl). `width` is a multiple of kLaneUnit; rows of x and y follow each other at
+// `width` and `ldy` floats. `first` overwrites y instead of adding to it.
+struct Micro {
+  void (*cell)(const CellView&, const float* x, int64_t width, float* y, int64_t ldy, bool first);
+  void (*cell_one)(const CellView&, const float* x, float* y);  // one lane; adds to y
+  // One lane, straight from the bitmask: masks[rows][mask_bytes], values in row order; adds to y.
+  void (*bits_one)(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64_t mask_bytes, const void* values,
+                   ValueType type, const float* x, float* y);
+  // Four rows by n columns: a[n][4]; the column is indices[i], or i where indices is null. Writes `valid` rows of y.
+  void (*quad)(const float* a, const uint8_t* indices, int64_t n, const float* x, int64_t width, float* y, int64_t ldy,
+               int64_t valid, bool first);
+  // The same for one lane, a in its stored type; adds to sums[4].
+  void (*quad_one)(const void* a, ValueType type, const uint8_t* indices, int64_t n, const float* x, float* sums);
+  // The set bits of a mask as column numbers; may write 8 bytes past the end it returns.
+  uint8_t* (*expand_bits)(const uint8_t* mask, int64_t bytes, uint8_t* out);
+  // Positions of four bits (cells.cc says in which order) on top of base[i], the first column of entry i's group; may write
+  // 16 bytes past the end it returns.
+  uint8_t* (*expand_nibbles)(const uint8_t* codes, int64_t count, const uint8_t* base, uint8_t* out);
+  void (*widen)(const void* values, ValueType type, int64_t n, float* out);
+  // rows x width of y: act(y + bias[row]) + residual.
+  void (*finish)(float* y, int64_t ldy, int64_t rows, int64_t width, const float* bias, Activation activation,
+                 const float* residual);
+};
+
+extern const Micro micro_avx2;
+extern const Micro micro_avx512;
+extern const Micro micro_neon;
+const Micro& micro_of(Isa isa);
+
+std::unique_ptr<Packed> pack_scalar(const Source& source, Format format, ValueType type);
 void run_scalar(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
+
+// csr, bitmask and nm: cells (cells.cc). dense and bsr: quads of rows (quads.cc).
+std::unique_ptr<Packed> pack_cells(const Source& source, Format format, ValueType type);
+void run_cells(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
+std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueType type);
+void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
 
 }  // namespace zs

@@ -38,7 +38,7 @@ float activate(float v, Activation activation) {
 
 }  // namespace
 
-std::unique_ptr<Packed> pack_scalar(const Source& source, ValueType type) {
+std::unique_ptr<Packed> pack_scalar(const Source& source, Format, ValueType type) {
   auto packed = std::make_unique<ScalarCsr>();
   packed->type = type;
   const RowReader reader(source);

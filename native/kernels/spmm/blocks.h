@@ -1,0 +1,100 @@
+// What the drivers of cells and quads share: aligned storage, and how rows are cut into blocks.
+#pragma once
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <algorithm>
+#include <new>
+
+#include "../../runtime/cpu.h"
+#include "../../runtime/numeric.h"
+#include "../../runtime/pool.h"
+#include "spmm.h"
+
+namespace zs {
+
+// Bytes aligned to a cache line, with room behind them for one vector read past the end.
+class Buffer {
+ public:
+  static constexpr int64_t kSlack = 64;
+
+  Buffer() = default;
+  explicit Buffer(int64_t bytes) : bytes_(bytes) {
+    const int64_t size = (bytes + kSlack + 63) / 64 * 64;
+    data_ = static_cast<uint8_t*>(aligned_alloc(64, size));
+    if (!data_) throw std::bad_alloc();
+    memset(data_ + bytes, 0, size - bytes);
+  }
+  Buffer(Buffer&& other) noexcept { *this = std::move(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~Buffer() { free(data_); }
+  uint8_t* data() const { return data_; }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  uint8_t* data_ = nullptr;
+  int64_t bytes_ = 0;
+};
+
+// Rows in blocks of nearly the same size, none above `most`.
+struct RowBlocks {
+  int64_t rows = 0, count = 0, size = 0;
+
+  RowBlocks() = default;
+  RowBlocks(int64_t rows_, int64_t most, int64_t unit) : rows(rows_) {
+    const int64_t wanted = std::max<int64_t>(1, (rows + most - 1) / most);
+    size = ((rows + wanted - 1) / wanted + unit - 1) / unit * unit;
+    if (size == 0) size = unit;
+    count = (rows + size - 1) / size;
+  }
+  int64_t begin(int64_t block) const { return block * size; }
+  int64_t end(int64_t block) const { return std::min(rows, (block + 1) * size); }
+};
+
+static inline void store_value(uint8_t* values, ValueType type, int64_t at, float v) {
+  switch (type) {
+    case ValueType::f32: reinterpret_cast<float*>(values)[at] = v; break;
+    case ValueType::bf16: reinterpret_cast<uint16_t*>(values)[at] = float_to_bf16(v); break;
+    case ValueType::f16: reinterpret_cast<uint16_t*>(values)[at] = float_to_f16(v); break;
+  }
+}
+
+// Where a block of rows of one panel of Y lies, and the residual beside it.
+struct YTile {
+  float* y;
+  const float* residual;
+  int64_t ldy;
+};
+
+static inline YTile tile_of(Output y, const float* residual, int64_t rows, int64_t row, int64_t panel, int64_t width) {
+  const int64_t at = y.stride ? row * y.stride + panel * kPanel : panel * kPanel * rows + row * width;
+  return {y.data + at, residual ? residual + at : nullptr, y.stride ? y.stride : width};
+}
+
+static inline void finish_tile(const Micro& micro, const YTile& tile, int64_t row, int64_t rows, int64_t width,
+                               const Epilogue& e) {
+  if (!e.bias && !tile.residual && e.activation == Activation::none) return;
+  micro.finish(tile.y, tile.ldy, rows, width, e.bias ? e.bias + row : nullptr, e.activation, tile.residual);
+}
+
+// How many panels of X one task takes: enough to repay what it does once per block, few enough to feed every thread.
+static inline int64_t panels_a_task(int64_t panels, int64_t row_blocks, int threads, int64_t most) {
+  const int64_t tasks_wanted = 4 * threads;
+  return std::clamp<int64_t>(panels * row_blocks / tasks_wanted, 1, most);
+}
+
+// x with one lane and a number of columns that is no multiple of 8: kernels read whole eights, so it needs room behind.
+static inline const float* padded_lane(const float* x, int64_t cols, Buffer& room) {
+  if (cols % 8 == 0) return x;
+  room = Buffer((cols + 8) * 4);
+  memcpy(room.data(), x, cols * 4);
+  memset(room.data() + cols * 4, 0, 32);
+  return reinterpret_cast<const float*>(room.data());
+}
+
+}  // namespace zs

@@ -1,0 +1,307 @@
+// Unstructured and N:M matrices. The matrix is cut into cells: a block of rows by a block of at most 256 columns, chosen so
+// that the rows of X that a cell needs (64 lanes wide) stay in L1 while its rows run over them, and the block of Y stays
+// in L2. Within a cell rows are sorted by their number of entries (micro.inl says why).
+//
+//   csr      one byte a column index (it is inside the block) and the value
+//   bitmask  one bit a column and the values; for panels the bits are expanded to indices, once for several panels of X
+//   nm       four bits a position in the group (M <= 16; a byte above) and the values
+//
+// Values of 16 bits are widened to float32 the same way. Directory: 2 bytes a row and cell for its place, 2 for its count
+// (bitmask: 1 and 0).
+#include <atomic>
+#include <numeric>
+#include <vector>
+
+#include "blocks.h"
+#include "source.h"
+
+namespace zs {
+namespace {
+
+struct Cell {
+  int64_t value_at;  // first entry, counted in values
+  int64_t code_at;   // first byte in codes
+};
+
+struct CellMatrix : Packed {
+  Format format = Format::csr;
+  ValueType type = ValueType::f32;
+  int64_t n = 0, m = 0;  // N:M
+  int64_t col_block = 0, col_blocks = 0;
+  RowBlocks blocks;
+  std::vector<Cell> cells;         // [row block][column block]
+  std::vector<uint8_t> row_ids8;   // bitmask: [row block][column block][row]
+  std::vector<uint16_t> row_ids;   // csr, nm
+  std::vector<uint16_t> counts;
+  Buffer codes, values;
+
+  int64_t bytes() const override {
+    return static_cast<int64_t>(cells.size() * sizeof(Cell) + row_ids8.size() + 2 * (row_ids.size() + counts.size())) +
+           codes.bytes() + values.bytes();
+  }
+  int64_t columns(int64_t kb) const { return std::min(cols, (kb + 1) * col_block) - kb * col_block; }
+  // Directory entries before a cell: rows of earlier blocks count once a column block.
+  int64_t directory(int64_t rb, int64_t kb) const {
+    return blocks.begin(rb) * col_blocks + kb * (blocks.end(rb) - blocks.begin(rb));
+  }
+  bool nibbles() const { return format == Format::nm && m <= 16; }
+  // Bytes of codes that a row with `count` entries takes in a cell of `width` columns.
+  int64_t code_bytes(int64_t count, int64_t width) const {
+    if (format == Format::bitmask) return (width + 7) / 8;
+    return nibbles() ? (count + 15) / 16 * 8 : count;
+  }
+};
+
+// Columns of a block, from the share of entries: at most what L1 holds of X at 64 lanes, less where rows are full (X shares
+// L1 with the entries), more where they are nearly empty (a row's pass over Y must be worth it). See micro.inl.
+int64_t column_block(double density, int64_t multiple) {
+  const int64_t l1_rows = std::clamp<int64_t>(cpu().l1d_bytes / (kPanel * 4), 64, 192);
+  const int64_t wanted = density > 0.3 ? l1_rows * 3 / 4 : density > 0.03 ? l1_rows : 2 * l1_rows;
+  const int64_t block = std::min<int64_t>(wanted, 256) / multiple * multiple;
+  return block > 0 ? block : multiple;
+}
+
+int64_t row_block(double density, int64_t cols, int64_t most, int64_t rows) {
+  // Some thousands of entries repay loading a block of X; at least as many blocks as threads.
+  const double entries = std::max(1.0, density * static_cast<double>(cols));
+  const int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(6144 / entries), 64, most);
+  const int64_t shared = (rows + Pool::get().size() - 1) / Pool::get().size();
+  return std::clamp<int64_t>(wanted, 16, std::max<int64_t>(16, shared));
+}
+
+void plan_blocks(CellMatrix& a, const Source& source, int64_t entries) {
+  const double total = static_cast<double>(source.rows) * static_cast<double>(source.cols);
+  const double density = total > 0 ? static_cast<double>(entries) / total : 0;
+  const int64_t multiple = a.format == Format::bitmask ? 16 : a.format == Format::nm ? a.m : 1;
+  a.col_block = column_block(density, multiple);
+  a.col_blocks = (source.cols + a.col_block - 1) / a.col_block;
+  const int64_t most = a.format == Format::bitmask ? 256 : 1024;
+  a.blocks = RowBlocks(source.rows, row_block(density, a.col_block, most, source.rows), 1);
+}
+
+// Entries of each row in each column block, counted in parallel: [row][column block].
+std::vector<uint16_t> count_entries(const CellMatrix& a, const RowReader& reader) {
+  std::vector<uint16_t> count(a.rows * a.col_blocks, 0);
+  Pool::get().parallel(a.blocks.count, [&](int64_t rb, int) {
+    std::vector<int32_t> cols;
+    std::vector<float> values;
+    for (int64_t r = a.blocks.begin(rb); r < a.blocks.end(rb); ++r) {
+      const int64_t n = reader.read(r, cols, values);
+      for (int64_t i = 0; i < n; ++i) ++count[r * a.col_blocks + cols[i] / a.col_block];
+    }
+  });
+  return count;
+}
+
+// Lays out the directory and the offsets of the cells; returns where each row's entries of each block go.
+struct Place {
+  int64_t value_at, code_at;
+};
+
+std::vector<Place> lay_out(CellMatrix& a, const std::vector<uint16_t>& count) {
+  std::vector<Place> place(a.rows * a.col_blocks);
+  const bool bits = a.format == Format::bitmask;
+  (bits ? a.row_ids8.resize(place.size()) : a.row_ids.resize(place.size()));
+  if (!bits) a.counts.resize(place.size());
+  Place at{0, 0};
+  std::vector<int64_t> order;
+  for (int64_t rb = 0; rb < a.blocks.count; ++rb) {
+    const int64_t begin = a.blocks.begin(rb);
+    order.resize(a.blocks.end(rb) - begin);
+    for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
+      a.cells.push_back({at.value_at, at.code_at});
+      std::iota(order.begin(), order.end(), 0);
+      const auto entries = [&](int64_t r) { return count[(begin + r) * a.col_blocks + kb]; };
+      std::stable_sort(order.begin(), order.end(), [&](int64_t p, int64_t q) { return entries(p) > entries(q); });
+      int64_t slot = a.directory(rb, kb);
+      for (int64_t r : order) {
+        place[(begin + r) * a.col_blocks + kb] = at;
+        if (bits) {
+          a.row_ids8[slot++] = static_cast<uint8_t>(r);
+        } else {
+          a.counts[slot] = entries(r);
+          a.row_ids[slot++] = static_cast<uint16_t>(r);
+        }
+        at.value_at += entries(r);
+        at.code_at += a.code_bytes(entries(r), a.columns(kb));
+      }
+    }
+  }
+  a.values = Buffer(at.value_at * value_bytes(a.type));
+  a.codes = Buffer(at.code_at);
+  return place;
+}
+
+void fill(CellMatrix& a, const RowReader& reader, const std::vector<Place>& place) {
+  memset(a.codes.data(), 0, a.codes.bytes());
+  Pool::get().parallel(a.blocks.count, [&](int64_t rb, int) {
+    std::vector<int32_t> cols;
+    std::vector<float> values;
+    for (int64_t r = a.blocks.begin(rb); r < a.blocks.end(rb); ++r) {
+      const int64_t n = reader.read(r, cols, values);
+      for (int64_t i = 0; i < n;) {
+        const int64_t kb = cols[i] / a.col_block;
+        const Place& at = place[r * a.col_blocks + kb];
+        for (int64_t slot = 0; i < n && cols[i] / a.col_block == kb; ++i, ++slot) {
+          const int64_t column = cols[i] - kb * a.col_block;
+          uint8_t* code = a.codes.data() + at.code_at;
+          store_value(a.values.data(), a.type, at.value_at + slot, values[i]);
+          if (a.format == Format::bitmask) {
+            code[column / 8] = static_cast<uint8_t>(code[column / 8] | 1 << (column % 8));
+          } else if (a.nibbles()) {  // sixteen a time: low halves of eight bytes, then their high halves
+            uint8_t& byte = code[slot / 16 * 8 + slot % 8];
+            byte = static_cast<uint8_t>(byte | (column % a.m) << (slot % 16 < 8 ? 0 : 4));
+          } else {
+            code[slot] = static_cast<uint8_t>(column);
+          }
+        }
+      }
+    }
+  });
+}
+
+// ---- Expanding a cell --------------------------------------------------------------------------------------------------
+
+// Scratch for one expanded cell.
+struct Expanded {
+  uint16_t* row_ids;
+  uint16_t* counts;
+  uint8_t* indices;
+  float* values;
+  uint8_t group_base[256 + 16];
+
+  Expanded(const CellMatrix& a, int worker) {
+    const int64_t rows = (a.blocks.size + 31) / 32 * 32, most = rows * a.col_block;
+    uint8_t* at = reinterpret_cast<uint8_t*>(Pool::get().scratch(worker, scratch_bytes(a)));
+    values = reinterpret_cast<float*>(at);
+    at += most * 4 + 64;
+    row_ids = reinterpret_cast<uint16_t*>(at);
+    counts = row_ids + rows;
+    indices = at + rows * 4;
+    for (int64_t i = 0; i < static_cast<int64_t>(sizeof group_base); ++i) {
+      group_base[i] = a.n ? static_cast<uint8_t>(std::min<int64_t>(i / a.n * a.m, 255)) : 0;
+    }
+  }
+  static int64_t scratch_bytes(const CellMatrix& a) {
+    const int64_t rows = (a.blocks.size + 31) / 32 * 32;
+    return rows * a.col_block * 5 + rows * 4 + 256;
+  }
+};
+
+CellView view_cell(const CellMatrix& a, const Micro& micro, int64_t rb, int64_t kb, Expanded& room) {
+  const Cell& cell = a.cells[rb * a.col_blocks + kb];
+  const int64_t rows = a.blocks.end(rb) - a.blocks.begin(rb), slot = a.directory(rb, kb);
+  const uint8_t* codes = a.codes.data() + cell.code_at;
+  CellView view{rows, nullptr, nullptr, codes, nullptr};
+  int64_t entries = 0;
+  if (a.format == Format::bitmask) {
+    const int64_t bytes = (a.columns(kb) + 7) / 8;
+    uint8_t* out = room.indices;
+    for (int64_t i = 0; i < rows; ++i) {
+      uint8_t* end = micro.expand_bits(codes + i * bytes, bytes, out);
+      room.row_ids[i] = a.row_ids8[slot + i];
+      room.counts[i] = static_cast<uint16_t>(end - out);
+      out = end;
+    }
+    entries = out - room.indices;
+    view.row_ids = room.row_ids;
+    view.counts = room.counts;
+    view.indices = room.indices;
+  } else {
+    view.row_ids = &a.row_ids[slot];
+    view.counts = &a.counts[slot];
+    if (a.nibbles()) {
+      uint8_t* out = room.indices;
+      for (int64_t i = 0; i < rows; ++i) {
+        out = micro.expand_nibbles(codes, view.counts[i], room.group_base, out);
+        codes += a.code_bytes(view.counts[i], 0);
+      }
+      view.indices = room.indices;
+    }
+    if (a.type != ValueType::f32) entries = std::accumulate(view.counts, view.counts + rows, int64_t{0});
+  }
+  if (a.type == ValueType::f32) {
+    view.values = reinterpret_cast<const float*>(a.values.data()) + cell.value_at;
+  } else {
+    micro.widen(a.values.data() + 2 * cell.value_at, a.type, entries, room.values);
+    view.values = room.values;
+  }
+  return view;
+}
+
+void run_one_lane(const CellMatrix& a, const Micro& micro, const float* x, float* y, const Epilogue& e, Pool& pool) {
+  Buffer room;
+  const float* lane = padded_lane(x, a.cols, room);
+  pool.parallel(a.blocks.count, [&](int64_t rb, int worker) {
+    const int64_t begin = a.blocks.begin(rb), rows = a.blocks.end(rb) - begin;
+    memset(y + begin, 0, rows * sizeof(float));
+    Expanded expanded(a, worker);
+    for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
+      const float* xs = lane + kb * a.col_block;
+      const Cell& cell = a.cells[rb * a.col_blocks + kb];
+      if (a.format == Format::bitmask) {
+        micro.bits_one(rows, &a.row_ids8[a.directory(rb, kb)], a.codes.data() + cell.code_at, (a.columns(kb) + 7) / 8,
+                       a.values.data() + cell.value_at * value_bytes(a.type), a.type, xs, y + begin);
+      } else {
+        micro.cell_one(view_cell(a, micro, rb, kb, expanded), xs, y + begin);
+      }
+    }
+    const YTile tile = tile_of({y, 0}, e.residual, a.rows, begin, 0, 1);
+    finish_tile(micro, tile, begin, rows, 1, e);
+  });
+}
+
+}  // namespace
+
+std::unique_ptr<Packed> pack_cells(const Source& source, Format format, ValueType type) {
+  auto a = std::make_unique<CellMatrix>();
+  a->rows = source.rows;
+  a->cols = source.cols;
+  a->format = format;
+  a->type = type;
+  if (format == Format::nm) {
+    if (source.format != Format::nm) return nullptr;
+    a->n = source.r;
+    a->m = source.c;
+  }
+  const RowReader reader(source);
+  int64_t entries = 0;
+  for (int64_t r = 0; r < source.rows; ++r) entries += reader.count(r);
+  plan_blocks(*a, source, entries);
+  fill(*a, reader, lay_out(*a, count_entries(*a, reader)));
+  return a;
+}
+
+void run_cells(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& e, Pool& pool) {
+  const auto& a = static_cast<const CellMatrix&>(packed);
+  const Micro& micro = micro_of(a.kernel->isa);
+  if (lanes == 1) return run_one_lane(a, micro, x, y.data, e, pool);
+  const int64_t panels = panel_count(lanes);
+  const bool expands = a.format != Format::csr || a.type != ValueType::f32;
+  const int64_t group = panels_a_task(panels, a.blocks.count, pool.size(), expands ? 4 : 2);
+  const int64_t groups = (panels + group - 1) / group;
+  pool.parallel(a.blocks.count * groups, [&](int64_t task, int worker) {
+    const int64_t rb = task % a.blocks.count, begin = a.blocks.begin(rb), rows = a.blocks.end(rb) - begin;
+    const int64_t p0 = task / a.blocks.count * group, p1 = std::min(panels, p0 + group);
+    Expanded expanded(a, worker);
+    for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
+      const CellView view = view_cell(a, micro, rb, kb, expanded);
+      for (int64_t p = p0; p < p1; ++p) {
+        const int64_t width = panel_width(lanes, p);
+        const float* xs = x + p * kPanel * a.cols + kb * a.col_block * width;
+        const YTile tile = tile_of(y, e.residual, a.rows, begin, p, width);
+        micro.cell(view, xs, width, tile.y, tile.ldy, kb == 0);
+      }
+    }
+    for (int64_t p = p0; p < p1; ++p) {
+      const int64_t width = panel_width(lanes, p);
+      const YTile tile = tile_of(y, e.residual, a.rows, begin, p, width);
+      if (a.col_blocks == 0) {
+        for (int64_t r = 0; r < rows; ++r) memset(tile.y + r * tile.ldy, 0, width * sizeof(float));
+      }
+      finish_tile(micro, tile, begin, rows, width, e);
+    }
+  });
+}
+
+}  // namespace zs

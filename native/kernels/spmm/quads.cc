@@ -1,0 +1,159 @@
+// Dense matrices, and block-sparse ones whose blocks have a multiple of four rows. Rows go in fours, entry after entry
+// [column][4]: one vector of X serves four rows, and twelve accumulators hide the latency. Blocks of 128 columns keep a strip
+// of X (24 lanes of a panel, every fourth line) in L1.
+#include <vector>
+
+#include "blocks.h"
+#include "source.h"
+
+namespace zs {
+namespace {
+
+constexpr int64_t kQuadRows = 64;    // rows a task takes at a time
+constexpr int64_t kQuadCols = 128;   // columns a block
+
+struct QuadMatrix : Packed {
+  ValueType type = ValueType::f32;
+  bool indexed = false;
+  int64_t col_blocks = 0, quads = 0;
+  std::vector<int64_t> starts;   // indexed: [quad][column block] first column of the list; then the end
+  std::vector<uint8_t> indices;  // indexed: column inside the block
+  Buffer values;                 // [quad][column][4]
+
+  int64_t bytes() const override {
+    return static_cast<int64_t>(starts.size() * 8 + indices.size()) + values.bytes();
+  }
+  int64_t start(int64_t quad, int64_t kb) const {
+    return indexed ? starts[quad * col_blocks + kb] : quad * cols + kb * kQuadCols;
+  }
+  int64_t stop(int64_t quad, int64_t kb) const {
+    return indexed ? starts[quad * col_blocks + kb + 1] : quad * cols + std::min(cols, (kb + 1) * kQuadCols);
+  }
+};
+
+// Columns of the quad's blocks in order: with four rows a quad never straddles two block rows.
+void list_columns(QuadMatrix& a, const Source& s) {
+  const int64_t quads_a_block_row = s.r / 4;
+  for (int64_t q = 0; q < a.quads; ++q) {
+    const int64_t block_row = q / quads_a_block_row;
+    int64_t b = s.indptr[block_row];
+    int64_t j = 0;
+    for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
+      a.starts.push_back(static_cast<int64_t>(a.indices.size()));
+      while (b < s.indptr[block_row + 1] && s.indices[b] * s.c + j < (kb + 1) * kQuadCols) {
+        a.indices.push_back(static_cast<uint8_t>(s.indices[b] * s.c + j - kb * kQuadCols));
+        if (++j == s.c) {
+          j = 0;
+          ++b;
+        }
+      }
+    }
+  }
+  a.starts.push_back(static_cast<int64_t>(a.indices.size()));
+}
+
+void fill(QuadMatrix& a, const Source& source) {
+  const RowReader reader(source);
+  memset(a.values.data(), 0, a.values.bytes());
+  Pool::get().parallel(a.quads, [&](int64_t q, int) {
+    std::vector<int32_t> cols;
+    std::vector<float> values;
+    for (int64_t r = 4 * q; r < std::min(a.rows, 4 * q + 4); ++r) {
+      const int64_t n = reader.read(r, cols, values);
+      // A dense matrix may come from a sparse source; an indexed one has the reader's columns, in order.
+      for (int64_t i = 0; i < n; ++i) {
+        const int64_t at = a.indexed ? a.start(q, 0) + i : q * a.cols + cols[i];
+        store_value(a.values.data(), a.type, 4 * at + r % 4, values[i]);
+      }
+    }
+  });
+}
+
+void run_one_lane(const QuadMatrix& a, const Micro& micro, const float* x, float* y, const Epilogue& e, Pool& pool) {
+  constexpr int64_t kQuadsATask = 16;
+  const int64_t tasks = (a.quads + kQuadsATask - 1) / kQuadsATask;
+  pool.parallel(tasks, [&](int64_t task, int) {
+    const int64_t end = std::min(a.quads, (task + 1) * kQuadsATask), begin_row = task * kQuadsATask * 4;
+    for (int64_t q = task * kQuadsATask; q < end; ++q) {
+      float sums[4] = {0, 0, 0, 0};
+      // An unindexed quad is one run of columns; an indexed one has a list for each block of columns.
+      const int64_t lists = a.indexed ? a.col_blocks : 1;
+      for (int64_t kb = 0; kb < lists; ++kb) {
+        const int64_t start = a.start(q, kb), n = (a.indexed ? a.stop(q, kb) : start + a.cols) - start;
+        micro.quad_one(a.values.data() + 4 * start * value_bytes(a.type), a.type,
+                       a.indexed ? a.indices.data() + start : nullptr, n, x + kb * kQuadCols, sums);
+      }
+      for (int64_t r = 4 * q; r < std::min(a.rows, 4 * q + 4); ++r) y[r] = sums[r % 4];
+    }
+    const int64_t rows = std::min(a.rows, 4 * end) - begin_row;
+    finish_tile(micro, tile_of({y, 0}, e.residual, a.rows, begin_row, 0, 1), begin_row, rows, 1, e);
+  });
+}
+
+}  // namespace
+
+std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueType type) {
+  auto a = std::make_unique<QuadMatrix>();
+  a->rows = source.rows;
+  a->cols = source.cols;
+  a->type = type;
+  a->indexed = format == Format::bsr;
+  a->col_blocks = (source.cols + kQuadCols - 1) / kQuadCols;
+  a->quads = (source.rows + 3) / 4;
+  if (a->indexed) {
+    if (source.format != Format::bsr || source.r % 4 != 0) return nullptr;
+    list_columns(*a, source);
+    a->values = Buffer(static_cast<int64_t>(a->indices.size()) * 4 * value_bytes(type));
+  } else {
+    a->values = Buffer(a->quads * 4 * source.cols * value_bytes(type));
+  }
+  fill(*a, source);
+  return a;
+}
+
+void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& e, Pool& pool) {
+  const auto& a = static_cast<const QuadMatrix&>(packed);
+  const Micro& micro = micro_of(a.kernel->isa);
+  if (lanes == 1) return run_one_lane(a, micro, x, y.data, e, pool);
+  const RowBlocks blocks(a.rows, kQuadRows, 4);
+  const int64_t panels = panel_count(lanes);
+  const int64_t group = a.type == ValueType::f32 ? 1 : panels_a_task(panels, blocks.count, pool.size(), 8);
+  const int64_t groups = (panels + group - 1) / group;
+  pool.parallel(blocks.count * groups, [&](int64_t task, int worker) {
+    const int64_t rb = task % blocks.count, begin = blocks.begin(rb), end = blocks.end(rb);
+    const int64_t p0 = task / blocks.count * group, p1 = std::min(panels, p0 + group);
+    float* room = a.type == ValueType::f32 ? nullptr : pool.scratch(worker, kQuadRows * kQuadCols * 4);
+    const float* quad_values[kQuadRows / 4];
+    for (int64_t kb = 0; kb < std::max<int64_t>(1, a.col_blocks); ++kb) {
+      float* widened = room;
+      for (int64_t r = begin; r < end; r += 4) {
+        const int64_t start = a.col_blocks ? 4 * a.start(r / 4, kb) : 0;
+        const int64_t n = a.col_blocks ? 4 * a.stop(r / 4, kb) - start : 0;
+        if (room) {
+          micro.widen(a.values.data() + 2 * start, a.type, n, widened);
+          quad_values[(r - begin) / 4] = widened;
+          widened += n;
+        } else {
+          quad_values[(r - begin) / 4] = reinterpret_cast<const float*>(a.values.data()) + start;
+        }
+      }
+      for (int64_t p = p0; p < p1; ++p) {
+        const int64_t width = panel_width(lanes, p);
+        const float* xs = x + p * kPanel * a.cols + kb * kQuadCols * width;
+        for (int64_t r = begin; r < end; r += 4) {
+          const YTile tile = tile_of(y, e.residual, a.rows, r, p, width);
+          const int64_t start = a.col_blocks ? a.start(r / 4, kb) : 0;
+          const int64_t n = a.col_blocks ? a.stop(r / 4, kb) - start : 0;
+          micro.quad(quad_values[(r - begin) / 4], a.indexed ? a.indices.data() + start : nullptr, n, xs, width, tile.y,
+                     tile.ldy, std::min<int64_t>(4, a.rows - r), kb == 0);
+        }
+      }
+    }
+    for (int64_t p = p0; p < p1; ++p) {
+      const int64_t width = panel_width(lanes, p);
+      finish_tile(micro, tile_of(y, e.residual, a.rows, begin, p, width), begin, end - begin, width, e);
+    }
+  });
+}
+
+}  // namespace zs

@@ -1,0 +1,10 @@
+#if defined(__AVX2__)
+#include "micro.inl"
+
+namespace zs {
+
+extern const Micro micro_avx2 = {cell,     cell_one,    bits_one,       quad, quad_one,
+                                  expand_bits, expand_nibbles, widen, finish};
+
+}  // namespace zs
+#endif
