@@ -1,0 +1,103 @@
+"""From timings to storage: which kernels a layer is packed for, and the reason at each batch size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from .layerplan import Choice
+from .measure import Group, Timing
+
+OPTIMIZE = ("balanced", "speed", "memory")
+# "balanced" holds a second packing only where it gains this much at a batch size.
+SECOND_GAINS = 1.10
+# Two packings closer than this are equally fast; the smaller one is taken.
+TIE = 1.03
+
+
+def choose(group: Group, sizes: Sequence[int], optimize: str, *, ignored: Sequence[int] = ()) -> tuple[Choice, ...]:
+    """The kernel of each batch size, with reasons.
+
+    Args:
+        group: Measured layers.
+        sizes: Batch sizes, ascending.
+        optimize: "speed": the fastest at each size. "memory": one packing, the smallest that is no slower than dense
+            over all sizes. "balanced": one packing, and a second where it gains more than 10 % at a size.
+        ignored: Sizes that are reported, but that no packing is held for.
+    """
+    timings = group.timings
+    dense = [item for item in timings if item.format == "dense"]
+    weighed = [n for n in sizes if n not in ignored] or list(sizes)
+    picks = _picks(timings, dense, weighed, optimize)
+    single = picks[weighed[0]] if optimize == "memory" else _single(timings, weighed)
+    choices = []
+    for n in sizes:
+        pick = picks.get(n) or picks[weighed[0]]
+        rival = min(dense, key=lambda item: item.times[n])
+        second = len({item.kernel for item in picks.values()}) > 1 and n in picks and pick is not single
+        reason = _reason(group, pick, rival, timings, n, second)
+        choices.append(Choice(n, pick.kernel, pick.times[n], rival.kernel, rival.times[n], reason))
+    return tuple(choices)
+
+
+def _picks(
+    timings: Sequence[Timing], dense: Sequence[Timing], sizes: Sequence[int], optimize: str
+) -> dict[int, Timing]:
+    if optimize == "speed":
+        return {n: _fastest(timings, n) for n in sizes}
+    if optimize == "memory":
+        beats = [item for item in timings if _mean_ratio(item, dense, sizes) <= 1.0]
+        small = min(beats or dense, key=lambda item: (item.nbytes, _mean_ratio(item, dense, sizes)))
+        return dict.fromkeys(sizes, small)
+    single = _single(timings, sizes)
+    picks = {}
+    for n in sizes:
+        best = _fastest(timings, n)
+        picks[n] = best if single.times[n] > SECOND_GAINS * best.times[n] else single
+    return picks
+
+
+def _single(timings: Sequence[Timing], sizes: Sequence[int]) -> Timing:
+    """The packing that loses least against the best of each size, over all sizes; the smaller one in a tie."""
+    cost = {item.kernel: _mean_ratio(item, timings, sizes) for item in timings}
+    limit = TIE * min(cost.values())
+    return min((item for item in timings if cost[item.kernel] <= limit), key=lambda item: item.nbytes)
+
+
+def _fastest(timings: Sequence[Timing], n: int) -> Timing:
+    limit = TIE * min(item.times[n] for item in timings)
+    return min((item for item in timings if item.times[n] <= limit), key=lambda item: item.nbytes)
+
+
+def _mean_ratio(item: Timing, rivals: Sequence[Timing], sizes: Sequence[int]) -> float:
+    """Geometric mean over the sizes of its time over the best rival's."""
+    logs = [math.log(item.times[n] / min(rival.times[n] for rival in rivals)) for n in sizes]
+    return math.exp(sum(logs) / len(logs))
+
+
+def _reason(group: Group, pick: Timing, rival: Timing, timings: Sequence[Timing], n: int, second: bool) -> str:
+    """One line: what the choice gains or why it is dense, and what else explains it."""
+    sparse = [item for item in timings if item.format != "dense"]
+    if not sparse:
+        sparsity = group.layers[0].sparsity
+        return f"dense: {sparsity:.0%} of the weights are zero, too few for a sparse kernel"
+    best = min(sparse, key=lambda item: item.times[n])
+    if pick.format == "dense":
+        text = f"dense: the best sparse kernel, {best.format}, is {rival.times[n] / best.times[n]:.2f}x dense"
+        if best.times[n] < pick.times[n]:
+            text += ", which pays at this size alone"
+    else:
+        text = f"{pick.format} {rival.times[n] / pick.times[n]:.2f}x dense"
+        fastest = _fastest(timings, n)
+        if fastest.kernel != pick.kernel and fastest.times[n] * TIE < pick.times[n]:
+            lost = pick.times[n] / fastest.times[n] - 1
+            text += f"; {fastest.kernel} is {lost:.0%} faster, not worth {_mb(fastest.nbytes)} more"
+    if second:
+        text += f"; packed a second time ({_mb(pick.nbytes)})"
+    if group.borrowed is not None:
+        text += f"; measured at sparsity {group.borrowed:.2f}, time ran out"
+    return text
+
+
+def _mb(nbytes: int) -> str:
+    return f"{nbytes / 1e6:.2f} MB"

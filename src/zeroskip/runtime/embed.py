@@ -1,0 +1,85 @@
+"""Texts to vectors without padding: sorted by length, packed one behind the other, pooled, put back in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from .._errors import InvalidArgument
+from .text import Ids
+
+Float32 = npt.NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+
+# Most tokens of one run: enough to fill the lanes of every thread, few enough that activations stay in the last cache.
+TOKEN_BUDGET = 1024
+
+
+def batches(lengths: Sequence[int], batch_size: int, budget: int = TOKEN_BUDGET) -> Iterator[list[int]]:
+    """Indices of texts, longest first, in runs of at most `batch_size` texts and `budget` tokens (but one text)."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    batch: list[int] = []
+    tokens = 0
+    for index in order:
+        if batch and (len(batch) >= batch_size or tokens + lengths[index] > budget):
+            yield batch
+            batch, tokens = [], 0
+        batch.append(index)
+        tokens += lengths[index]
+    if batch:
+        yield batch
+
+
+def embed_ids(
+    run: Callable[[Sequence[Ids]], Float32],
+    ids: Sequence[Ids],
+    *,
+    features: int,
+    pooling: str,
+    normalize: bool,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> Float32:
+    """One vector a token sequence, in the order given.
+
+    Args:
+        run: Token vectors (tokens, features) of some sequences, one behind the other.
+        ids: Token ids; none of them empty.
+        features: Width of a vector.
+        pooling: mean, cls or max over the tokens.
+        normalize: Whether to scale vectors to length 1.
+        batch_size: Most sequences of one run.
+        progress: Called with ("embed", done, total).
+    """
+    if batch_size < 1:
+        raise InvalidArgument(f"embed: batch_size is {batch_size}, it must be at least 1; leave it out for 32.")
+    vectors = np.empty((len(ids), features), dtype=np.float32)
+    done = 0
+    for batch in batches([item.size for item in ids], batch_size):
+        chosen = [ids[index] for index in batch]
+        vectors[batch] = pool(run(chosen), [item.size for item in chosen], pooling)
+        done += len(batch)
+        if progress:
+            progress("embed", done, len(ids))
+    return unit(vectors) if normalize else vectors
+
+
+def pool(tokens: Float32, lengths: Sequence[int], pooling: str) -> Float32:
+    """One vector a sequence from the vectors of its tokens."""
+    starts = np.concatenate([[0], np.cumsum(lengths[:-1])]).astype(np.intp)
+    if pooling == "cls":
+        return tokens[starts]
+    if pooling == "max":
+        return np.maximum.reduceat(tokens, starts, axis=0)
+    summed = np.add.reduceat(tokens, starts, axis=0)
+    mean: Float32 = summed / np.asarray(lengths, dtype=np.float32)[:, None]
+    return mean
+
+
+def unit(vectors: Float32) -> Float32:
+    """Vectors scaled to length 1; a zero vector stays zero."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: Float32 = vectors / np.maximum(norms, np.float32(1e-12))
+    return scaled

@@ -1,0 +1,249 @@
+"""Time every kernel that could run a layer, on the layer's own weights, sharing what equal layers have in common.
+
+Why not `ops.choice.measure`: there a matrix is alone. Here are the layers of a model, which evict each other from the
+caches, so a kernel at one token is timed over as many copies (the layers of equal shape) as the caches cannot hold.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ..formats import BSR, NM, SparseMatrix
+from ..io import DENSE, Matrix
+from ..kernels import Kernel
+from ..ops.choice import HOPELESS, hopeless
+from .packing import Packed, native, native_kernels, pack, threaded
+
+Progress = Callable[[str, int, int], None]
+
+# Below this sparsity no sparse kernel is tried: none gains where so little is left out.
+WORTH_TRYING = 0.2
+SAME_SPARSITY = 0.01
+_SAMPLE_S = 200e-6
+_ROUNDS = (3, 31)
+_MOST_COPIES = 64
+_SHARE_S = 0.6
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One kernel on one kind of layer: bytes of a packed copy, and seconds of a run by batch size."""
+
+    kernel: str
+    format: str
+    dtype: str
+    nbytes: int
+    times: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer to choose for: `matrix` has its values rounded to what is stored."""
+
+    name: str
+    matrix: Matrix
+    sparsity: float
+    structured: SparseMatrix | None = None
+
+    @property
+    def key(self) -> tuple[tuple[int, int], int, tuple[str, ...]]:
+        """Layers with equal keys share a measurement."""
+        structured = self.structured
+        pattern = () if structured is None else (structured.name, str(structured.params))
+        return (self.matrix.shape, round(self.sparsity / SAME_SPARSITY), pattern)
+
+
+@dataclass
+class Group:
+    """Layers that share a measurement; `borrowed` says from which sparsity it was taken when time ran out."""
+
+    layers: list[Layer]
+    timings: list[Timing] = field(default_factory=list)
+    borrowed: float | None = None
+
+
+def groups_of(layers: Sequence[Layer]) -> list[Group]:
+    """Layers by shape, sparsity and pattern, in order of first appearance."""
+    found: dict[object, list[Layer]] = {}
+    for layer in layers:
+        found.setdefault(layer.key, []).append(layer)
+    return [Group(items) for items in found.values()]
+
+
+def measure_groups(
+    groups: Sequence[Group],
+    sizes: Sequence[int],
+    *,
+    values: str,
+    float32_too: bool,
+    only: Sequence[str] | None,
+    budget_s: float,
+    cold_bytes: int,
+    progress: Progress | None = None,
+) -> None:
+    """Fill in the timings of each group.
+
+    Args:
+        groups: What to measure; a shape that is there with several sparsities is first measured once.
+        sizes: Tokens at a time.
+        values: Value type of sparse kernels; dense ones are also tried in float32.
+        float32_too: Whether sparse kernels with float32 values are tried as well.
+        only: Names of sparse kernels to try; None for all.
+        budget_s: Time for all. When it is spent, what is left borrows from the nearest sparsity of its shape.
+        cold_bytes: At one token, run over this many bytes of weights in turn; 0 where the model fits the caches.
+        progress: Called with ("measure", done, total).
+    """
+    end = time.perf_counter() + budget_s
+    order = _new_shapes_first(groups)
+    for done, group in enumerate(order):
+        if progress:
+            progress("measure", done, len(order))
+        left = end - time.perf_counter()
+        nearest = _nearest(group, [other for other in order[:done] if other.borrowed is None])
+        if left <= 0 and nearest is not None:
+            group.timings, group.borrowed = nearest.timings, nearest.layers[0].sparsity
+            continue
+        share = max(0.0, left) / (len(order) - done)
+        kernels = candidates(group, values=values, float32_too=float32_too, only=only, sizes=sizes)
+        group.timings = _measure(group, kernels, sizes, min(share / len(sizes), _SHARE_S), cold_bytes)
+    if progress:
+        progress("measure", len(order), len(order))
+
+
+def candidates(
+    group: Group, *, values: str, float32_too: bool, only: Sequence[str] | None, sizes: Sequence[int]
+) -> list[Kernel]:
+    """Dense kernels, and the sparse ones that the cost model gives a chance at one of the sizes at least."""
+    layer = group.layers[0]
+    usable = native_kernels()
+    dense = [kernel for kernel in usable if kernel.format == DENSE and kernel.dtype in {values, "float32"}]
+    if layer.sparsity < WORTH_TRYING or not isinstance(layer.matrix, SparseMatrix):
+        return dense
+    pattern = layer.structured.name if layer.structured is not None else ""
+    wanted = {values, "float32"} if float32_too else {values}
+    sparse = [
+        kernel
+        for kernel in usable
+        if kernel.format in ("csr", "bitmask", pattern)
+        and kernel.dtype in wanted
+        and (only is None or kernel.name in only)
+    ]
+    matrix = layer.matrix
+    ruled_out = [set(hopeless([*dense, *sparse], matrix, n)) for n in sizes]
+    everywhere = set.intersection(*ruled_out) if ruled_out else set()
+    return [*dense, *(kernel for kernel in sparse if kernel.name not in everywhere)]
+
+
+def matrix_for(kernel: Kernel, layer: Layer) -> Matrix:
+    """The form of a layer that a kernel packs from: the structured one where it asks for that."""
+    if layer.structured is not None and kernel.format == layer.structured.name:
+        return layer.structured
+    return layer.matrix
+
+
+def _measure(
+    group: Group, kernels: Sequence[Kernel], sizes: Sequence[int], share_s: float, cold_bytes: int
+) -> list[Timing]:
+    first = {kernel.name: pack(kernel.name, matrix_for(kernel, group.layers[0])) for kernel in kernels}
+    times: dict[str, dict[int, float]] = {kernel.name: {} for kernel in kernels}
+    keep = {kernel.name for kernel in kernels if kernel.format == DENSE}
+    for n in sizes:
+        packs = {name: [packed] for name, packed in first.items()}
+        if n == 1 and cold_bytes:
+            packs = {kernel.name: _copies(kernel, group, first[kernel.name], cold_bytes) for kernel in kernels}
+        for name, span in _interleaved(packs, n, share_s, keep).items():
+            times[name][n] = span
+    return [Timing(k.name, k.format, k.dtype, first[k.name].nbytes, times[k.name]) for k in kernels]
+
+
+def _copies(kernel: Kernel, group: Group, first: Packed, cold_bytes: int) -> list[Packed]:
+    """Packings of the group's layers, again in memory of their own if it is small, until the caches overflow."""
+    count = min(_MOST_COPIES, -(-cold_bytes // max(1, first.nbytes)))
+    layers = [group.layers[index % len(group.layers)] for index in range(1, count)]
+    return [first, *threaded(lambda layer: pack(kernel.name, matrix_for(kernel, layer)), layers)]
+
+
+def _interleaved(packs: Mapping[str, Sequence[Packed]], n: int, share_s: float, keep: set[str]) -> dict[str, float]:
+    """Median seconds of one run of each, taking turns so that a change of clock meets all of them."""
+    rows, columns = next(iter(packs.values()))[0].shape
+    x = np.random.default_rng(0).standard_normal((columns, n), dtype=np.float32)
+    out = np.empty((rows, n), dtype=np.float32)
+    run = native().run
+
+    def sample(copies: Sequence[Packed], inner: int) -> float:
+        handles = [copy.packed for copy in copies]
+        start = time.perf_counter()
+        for _ in range(inner):
+            for handle in handles:
+                run(handle, x, out, None, "none", False)
+        return (time.perf_counter() - start) / (inner * len(handles))
+
+    once = {name: min(sample(copies[:1], 1), sample(copies[:1], 1)) for name, copies in packs.items()}
+    fastest = min(once.values())
+    alive = [name for name, span in once.items() if span <= HOPELESS * fastest or name in keep]
+    inner = {name: max(1, round(_SAMPLE_S / max(once[name] * len(packs[name]), 1e-7))) for name in alive}
+    spans: dict[str, list[float]] = {name: [] for name in alive}
+    end = time.perf_counter() + share_s
+    for done in range(_ROUNDS[1]):
+        if done >= _ROUNDS[0] and time.perf_counter() > end:
+            break
+        for name in alive:
+            spans[name].append(sample(packs[name], inner[name]))
+    return {name: statistics.median(spans[name]) if name in spans else once[name] for name in packs}
+
+
+def _new_shapes_first(groups: Sequence[Group]) -> list[Group]:
+    seen: set[tuple[int, int]] = set()
+    fresh, again = [], []
+    for group in groups:
+        shape = group.layers[0].matrix.shape
+        (again if shape in seen else fresh).append(group)
+        seen.add(shape)
+    return [*fresh, *again]
+
+
+def _nearest(group: Group, measured: Sequence[Group]) -> Group | None:
+    layer = group.layers[0]
+    shape, _, pattern = layer.key
+    same = [other for other in measured if other.layers[0].key[0] == shape and other.layers[0].key[2] == pattern]
+    return min(same, key=lambda other: abs(other.layers[0].sparsity - layer.sparsity), default=None)
+
+
+_NM_GROUPS = (4, 8, 16, 32)
+_BLOCKS = ((16, 1), (16, 16), (8, 1), (4, 4), (4, 1), (1, 16), (1, 4))
+_SAMPLE_ROWS = 64
+
+
+def structure_of(matrix: SparseMatrix, dense: npt.NDArray[np.float32]) -> SparseMatrix | None:
+    """The matrix as N:M or as blocks, where its zeros follow such a pattern; None where they follow none."""
+    head = dense[:_SAMPLE_ROWS] != 0  # most matrices have no pattern, and some rows show it
+    for m in _NM_GROUPS:
+        n = _kept_of(head, m, matrix.density) and _kept_of(dense != 0, m, matrix.density)
+        if n:
+            return NM.from_dense(dense, dtype=matrix.dtype, n=n, m=m)
+    for block in _BLOCKS:
+        if _in_blocks(head, block, matrix.density) and _in_blocks(dense != 0, block, matrix.density):
+            return BSR.from_dense(dense, dtype=matrix.dtype, block=block)
+    return None
+
+
+def _kept_of(nonzero: npt.NDArray[np.bool_], m: int, density: float) -> int:
+    """The n of n:m if the pattern holds and pads next to nothing, else 0."""
+    rows, columns = nonzero.shape
+    if columns % m:
+        return 0
+    n = int(nonzero.reshape(rows, columns // m, m).sum(axis=2).max())
+    return n if 0 < n < m and n / m <= density * 1.05 else 0
+
+
+def _in_blocks(nonzero: npt.NDArray[np.bool_], block: tuple[int, int], density: float) -> bool:
+    (rows, columns), (r, c) = nonzero.shape, block
+    if rows % r or columns % c:
+        return False
+    return bool(nonzero.reshape(rows // r, r, columns // c, c).any(axis=(1, 3)).mean() <= density * 1.05)

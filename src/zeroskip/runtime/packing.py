@@ -1,0 +1,161 @@
+"""Weight matrices into what a kernel runs on, without detours through other formats where none is needed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .._errors import DamagedFile, FormatError, KernelUnavailable
+from ..formats import BSR, CSR, NM, Bitmask, SparseMatrix
+from ..io import DENSE, DenseMatrix, Matrix
+from ..kernels import Kernel, Prepared, registry
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+ISA_ORDER = ("scalar", "neon", "avx2", "avx512")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A matrix packed by the native module: what `kernels.Prepared` asks for."""
+
+    kernel: str
+    shape: tuple[int, int]
+    packed: Any
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.packed.nbytes)
+
+    def run(
+        self, x: Any, out: Any, *, bias: Any = None, activation: str | None = None, transposed: bool = False
+    ) -> None:
+        native().run(self.packed, x, out, bias, activation or "none", transposed)
+
+
+def native() -> Any:
+    """The native module, imported when it is needed."""
+    return importlib.import_module("zeroskip._native")
+
+
+def pack(kernel: str, matrix: Matrix) -> Packed:
+    """Pack `matrix` for a native kernel, from whatever format it is in.
+
+    Raises:
+        KernelUnavailable: If the kernel is not native, or cannot run here.
+        FormatError: If the native module finds the arrays broken.
+    """
+    if kernel not in registry or registry.get(kernel).origin != "native":
+        raise KernelUnavailable(
+            f"compile: kernel {kernel!r} is no native kernel; choose one of: {', '.join(_names())}."
+        )
+    kind, arrays, dtype, params = source_of(matrix)
+    rows, columns = matrix.shape
+    try:
+        packed = native().pack(kernel, rows, columns, kind, arrays, dtype, params)
+    except ValueError as error:
+        if "cannot read that format" not in str(error):
+            raise FormatError(f"pack: {kernel} refuses the matrix ({error}).") from None
+        return _pack_converted(registry.get(kernel), matrix)
+    return Packed(kernel, matrix.shape, packed)
+
+
+def _pack_converted(kernel: Kernel, matrix: Matrix) -> Packed:
+    """For kernels that read their own format only."""
+    if kernel.format == DENSE:
+        whole = np.ascontiguousarray(matrix.to_dense())
+        packed = native().pack(kernel.name, *matrix.shape, DENSE, {"data": whole}, "float32", {})
+        return Packed(kernel.name, matrix.shape, packed)
+    sparse = matrix if isinstance(matrix, SparseMatrix) else Bitmask.from_dense(matrix.to_dense(), dtype=matrix.dtype)
+    prepared: Any = kernel.prepare(sparse)
+    return Packed(kernel.name, matrix.shape, prepared.packed)
+
+
+def source_of(matrix: Matrix) -> tuple[str, dict[str, Any], str, dict[str, int]]:
+    """Kind, arrays, value type and parameters as the native module takes them; views where types agree."""
+    if isinstance(matrix, DenseMatrix):
+        return DENSE, {"data": _bits(matrix.data)}, matrix.dtype, {}
+    arrays: dict[str, Any] = {**matrix.arrays(), "data": _bits(matrix.data)}
+    params: dict[str, int] = {}
+    if isinstance(matrix, CSR):
+        arrays["indices"] = matrix.indices.astype(np.int32, copy=False)
+    elif isinstance(matrix, BSR):
+        params = {"r": matrix.block[0], "c": matrix.block[1]}
+    elif isinstance(matrix, NM):
+        params = {"n": matrix.n, "m": matrix.m}
+    return matrix.name, arrays, matrix.dtype, params
+
+
+def _bits(data: Any) -> Any:
+    return data.view(np.uint16) if data.dtype == np.float16 else data
+
+
+def native_kernels() -> list[Kernel]:
+    """Native kernels that run here, for each format and value type those of the newest instruction set only."""
+    usable = [kernel for kernel in registry if kernel.origin == "native" and kernel.why_not() is None]
+    best: dict[tuple[str, str], int] = {}
+    for kernel in usable:
+        key = (kernel.format, kernel.dtype)
+        best[key] = max(best.get(key, -1), ISA_ORDER.index(kernel.isa))
+    return [kernel for kernel in usable if ISA_ORDER.index(kernel.isa) == best[kernel.format, kernel.dtype]]
+
+
+def stand_in(name: str, format: str, dtype: str) -> tuple[str, str | None]:
+    """A kernel that runs here in place of the one that a plan names, and why it is another; None where it is the same.
+
+    Args:
+        name: The kernel of the plan, which this machine may not have.
+        format: Format of the stored matrix.
+        dtype: Its value type.
+    """
+    known = registry.get(name) if name in registry else None
+    if known is not None and known.origin == "native" and known.why_not() is None:
+        return name, None
+    why = "is not known here" if known is None else (known.why_not() or "is no native kernel")
+    parts = name.split("_")
+    wanted_format = parts[1] if len(parts) > 2 else format
+    wanted_dtype = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}.get(
+        parts[2] if len(parts) > 2 else "", dtype
+    )
+    for trial_format in (wanted_format, format, "bitmask", "csr", DENSE):
+        for trial_dtype in (wanted_dtype, dtype, "float32"):
+            found = [k for k in native_kernels() if k.format == trial_format and k.dtype == trial_dtype]
+            if found and (trial_format not in ("nm", "bsr") or trial_format == format):
+                return found[0].name, f"{found[0].name} instead of {name}, which {why}"
+    raise KernelUnavailable(f"load: no native kernel runs {format} {dtype} weights here; reinstall zeroskip.")
+
+
+def threaded(work: Callable[[T], R], items: Iterable[T], threads: int | None = None) -> list[R]:
+    """Apply `work` to all items over some threads, results in order; the first error is raised."""
+    listed = list(items)
+    count = min(threads or int(native().get_num_threads()), len(listed))
+    if count <= 1:
+        return [work(item) for item in listed]
+    with ThreadPoolExecutor(count) as pool:
+        futures = [pool.submit(work, item) for item in listed]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def packed_bytes(packed: Mapping[str, Iterable[tuple[int | None, Prepared]]]) -> int:
+    """Bytes of packed weights, each counted once however many batch sizes use it."""
+    seen = {id(item): item.nbytes for ranges in packed.values() for _, item in ranges}
+    return sum(seen.values())
+
+
+def _names() -> list[str]:
+    return [kernel.name for kernel in registry if kernel.origin == "native"]
+
+
+def damaged(where: str, error: Exception) -> DamagedFile:
+    """A layout error of a stored matrix as what it is: a damaged file."""
+    return DamagedFile(f"{where}: {error}")
