@@ -24,8 +24,11 @@ class Pool {
   float* scratch(int worker, int64_t bytes);
 
   template <class F>
-  void parallel(int64_t tasks, F&& body) {
-    run(tasks, [](void* context, int64_t task, int worker) { (*static_cast<F*>(context))(task, worker); }, &body);
+  void parallel(int64_t tasks, const F& body) {
+    run(
+        tasks,
+        [](void* context, int64_t task, int worker) { (*static_cast<const F*>(context))(task, worker); },
+        const_cast<F*>(&body));
   }
 
  private:
