@@ -49,4 +49,5 @@ def erf(x: Float32) -> Float32:
     tail = np.zeros_like(t)
     for a in _ERF_A:
         tail = (tail + a) * s
-    return np.copysign(1 - tail * np.exp(-t * t), x).astype(np.float32)
+    result: Float32 = np.copysign(1 - tail * np.exp(-t * t), x).astype(np.float32)
+    return result
