@@ -43,12 +43,13 @@ static inline vi vbits(vf x) { return reinterpret_cast<vi>(x); }
 static inline vf vfloat(vi x) { return reinterpret_cast<vf>(x); }
 static inline vf vabs(vf x) { return vfloat(vbits(x) & viset(0x7fffffff)); }
 
-// a * b + c, rounded once where the processor can. vmax and vmin return b where either is NaN.
+// a * b + c, rounded once where the processor can. vmax and vmin return b where either is NaN. (The plain forms of some
+// 512-bit intrinsics read an undefined register in GCC's headers and warn; a full mask compiles to the same instruction.)
 #if defined(__AVX512F__) && !defined(ZS_VEC_GENERIC)
 static inline vf vfma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
-static inline vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }
-static inline vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
-static inline vf vsqrt(vf x) { return _mm512_sqrt_ps(x); }
+static inline vf vmax(vf a, vf b) { return _mm512_maskz_max_ps(0xffff, a, b); }
+static inline vf vmin(vf a, vf b) { return _mm512_maskz_min_ps(0xffff, a, b); }
+static inline vf vsqrt(vf x) { return _mm512_maskz_sqrt_ps(0xffff, x); }
 #elif defined(__AVX2__) && !defined(ZS_VEC_GENERIC)
 static inline vf vfma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vf vmax(vf a, vf b) { return _mm256_max_ps(a, b); }

@@ -1,0 +1,5 @@
+#if defined(__AVX512F__)
+#include "ops.inl"
+
+ZS_EXEC_OPS(avx512)
+#endif

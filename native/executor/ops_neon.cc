@@ -1,0 +1,5 @@
+#if defined(__aarch64__)
+#include "ops.inl"
+
+ZS_EXEC_OPS(neon)
+#endif
