@@ -1,4 +1,5 @@
-"""The documentation that comes with every Python, as the default text: nearly half a megabyte of English, no network needed."""
+"""The documentation that comes with every Python, as the default text: nearly half a megabyte of English, no network
+needed."""
 
 from __future__ import annotations
 

@@ -41,7 +41,9 @@ def data_dir() -> Path:
     """
     named = os.environ.get("ZEROSKIP_DATA_DIR")
     if not named or not Path(named).is_dir():
-        raise MissingDependency(f"datasets: ZEROSKIP_DATA_DIR is {named or 'not set'}; set it to the folder with the real data.")
+        raise MissingDependency(
+            f"datasets: ZEROSKIP_DATA_DIR is {named or 'not set'}; set it to the folder with the real data."
+        )
     return Path(named)
 
 
@@ -90,12 +92,15 @@ def paragraphs(text: str) -> list[str]:
 
 
 def calibration_texts(source: str | Path = "pydoc") -> list[str]:
-    """The paragraphs of a text by name (`pydoc`, `wikitext2`) or path, for models that take one sentence or paragraph at a time.
+    """The paragraphs of a text by name (`pydoc`, `wikitext2`) or path, for models that take one sentence or paragraph
+    at a time.
 
     Raises:
         InvalidArgument: If it is no known name and no readable file with text.
     """
     found = paragraphs(calibration_source(source)[0])
     if not found:
-        raise InvalidArgument(f"calibration: {str(source)!r} has no line of {_MIN_CHARS} characters; pass running text.")
+        raise InvalidArgument(
+            f"calibration: {str(source)!r} has no line of {_MIN_CHARS} characters; pass running text."
+        )
     return found

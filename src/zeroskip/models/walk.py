@@ -76,7 +76,8 @@ def base_of(model: Any) -> Any:
 
 
 def family_of_model(model: Any) -> Family | None:
-    """The family of a torch model, by its Hugging Face configuration and by its blocks being where they should; or None."""
+    """The family of a torch model, by its Hugging Face configuration and by its blocks being where they should; or
+    None."""
     family = family_of(getattr(getattr(model, "config", None), "model_type", None))
     if family is None:
         return None
@@ -126,19 +127,21 @@ def prunable(
 
     Args:
         model: A torch or Hugging Face model.
-        include: Glob patterns of full names, `*.mlp.*`; a part of a dotted name will do. None: the linear layers of the blocks
-            (of a model of unknown family: all but an output head that Hugging Face names).
+        include: Glob patterns of full names, `*.mlp.*`; a part of a dotted name will do. None: the linear layers of the
+            blocks (of a model of unknown family: all but an output head that Hugging Face names).
         exclude: The same, taken away at the end.
     Returns:
         The layers, in order. A layer whose weight is an embedding's is never among them unless `include` names it.
     Raises:
         UnsupportedModel: If the model has no linear layer at all.
-        InvalidArgument: If a pattern matches none, nothing is left, or `include` asks for a weight tied to an embedding.
+        InvalidArgument: If a pattern matches none, nothing is left, or `include` asks for a weight tied to an
+            embedding.
     """
     everything = linears(model)
     if not everything:
         raise UnsupportedModel(
-            f"prune: {type(model).__name__} has no nn.Linear layer; zeroskip prunes models of the families {supported()}, "
+            f"prune: {type(model).__name__} has no nn.Linear layer; zeroskip prunes models of the families "
+            f"{supported()}, "
             "and any torch model with nn.Linear layers."
         )
     tied = _embedding_weights(model)
@@ -148,7 +151,8 @@ def prunable(
         shared = [layer.name for layer in chosen if id(layer.parameter) in tied]
         if shared:
             raise InvalidArgument(
-                f"prune: include names {shared[0]!r}, whose weight is tied to an embedding; embeddings stay dense, leave it out."
+                f"prune: include names {shared[0]!r}, whose weight is tied to an embedding; embeddings stay dense, "
+                "leave it out."
             )
     if exclude is not None:
         gone = {layer.name for layer in _matching(everything, exclude, argument="exclude")}
@@ -178,7 +182,9 @@ def _matching(layers: list[LinearLayer], patterns: Sequence[str] | str, *, argum
     for pattern in wanted:
         if not any(_matches(layer.name, pattern) for layer in layers):
             known = ", ".join(layer.name for layer in layers[:8]) + (", ..." if len(layers) > 8 else "")
-            raise InvalidArgument(f"prune: {argument} is {pattern!r}, which matches no linear layer; there are: {known}.")
+            raise InvalidArgument(
+                f"prune: {argument} is {pattern!r}, which matches no linear layer; there are: {known}."
+            )
     return [layer for layer in layers if any(_matches(layer.name, pattern) for pattern in wanted)]
 
 

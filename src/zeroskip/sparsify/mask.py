@@ -39,15 +39,16 @@ def mask_from_scores(
 ) -> torch.Tensor | list[torch.Tensor]:
     """Keep the entries of high score; drop exactly the promised share of the others.
 
-    Of equal scores those that come first in row order are dropped first, so that a mask depends on nothing else. The number
-    of dropped entries is `round(sparsity * numel)`; of blocks, `round(sparsity * blocks)`; within rows it differs by one at
-    most, so that the sum is exact. A block's score is the sum of its entries'.
+    Of equal scores those that come first in row order are dropped first, so that a mask depends on nothing else. The
+    number of dropped entries is `round(sparsity * numel)`; of blocks, `round(sparsity * blocks)`; within rows it
+    differs by one at most, so that the sum is exact. A block's score is the sum of its entries'.
 
     Args:
         scores: (M, K), finite. Or several, with scope `global`, which then share one threshold.
         sparsity: In [0, 1); None is what N:M implies, else 0.5.
         pattern: `unstructured`, `N:M` (N KEPT of each M along K) or `block:RxC`.
-        scope: What competes: all entries of a `layer`, each `row` by itself (block row for blocks), or all layers (`global`).
+        scope: What competes: all entries of a `layer`, each `row` by itself (block row for blocks), or all layers
+            (`global`).
     Returns:
         Bool mask (M, K), True where kept; a list of them for several.
     Raises:
@@ -63,9 +64,11 @@ def mask_from_scores(
     several = not isinstance(scores, torch.Tensor)
     layers: list[torch.Tensor] = list(scores) if several else [scores]  # type: ignore[list-item]
     for layer in layers:
-        parsed.check_shape(tuple(layer.shape))
+        parsed.check_shape(layer.shape)
         if not bool(torch.isfinite(layer).all()):
-            raise InvalidArgument("mask_from_scores: scores hold NaN or Inf; check the weights and the calibration data.")
+            raise InvalidArgument(
+                "mask_from_scores: scores hold NaN or Inf; check the weights and the calibration data."
+            )
     if scope == "global":
         masks = _global_masks(layers, parsed, wanted)
     else:
@@ -104,7 +107,8 @@ def _global_masks(layers: list[torch.Tensor], pattern: Pattern, sparsity: float)
     else:
         units = [layer.float() for layer in layers]
     kept = ~_drop_lowest(torch.cat([unit.reshape(-1) for unit in units]).reshape(1, -1), sparsity).reshape(-1)
-    masks = [part.reshape(unit.shape) for part, unit in zip(kept.split([u.numel() for u in units]), units, strict=True)]
+    parts = torch.split(kept, [unit.numel() for unit in units])
+    masks = [part.reshape(unit.shape) for part, unit in zip(parts, units, strict=True)]
     if pattern.kind == "block":
         masks = [mask.repeat_interleave(pattern.rows, 0).repeat_interleave(pattern.cols, 1) for mask in masks]
     return masks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +19,8 @@ class Pattern:
     """Which entries may be dropped together.
 
     Args:
-        kind: `unstructured` (any entry), `nm` (at most `n` kept of each `m` along K), `block` (whole `rows` x `cols` blocks).
+        kind: `unstructured` (any entry), `nm` (at most `n` kept of each `m` along K), `block` (whole `rows` x `cols`
+            blocks).
         n, m: Of an N:M pattern; N is the number KEPT.
         rows, cols: Of a block pattern; rows run along M (out_features), columns along K (in_features).
     """
@@ -52,7 +54,8 @@ class Pattern:
                 raise InvalidArgument(f"pattern: {text!r} has an empty block; try block:16x1.")
             return cls("block", rows=rows, cols=cols)
         raise InvalidArgument(
-            f"pattern: {text!r} is not known; write unstructured, N:M such as 2:4 or 8:16, or block:RxC such as block:16x1."
+            f"pattern: {text!r} is not known; write unstructured, N:M such as 2:4 or 8:16, or block:RxC such as "
+            "block:16x1."
         )
 
     def __str__(self) -> str:
@@ -79,7 +82,9 @@ class Pattern:
             raise InvalidArgument(f"{where}: sparsity is {sparsity!r}, not a number; pass one in [0, 1).")
         if not (math.isfinite(sparsity) and 0 <= sparsity < 1):
             hint = f"; {sparsity:g} % is written {sparsity / 100:g}" if 1 < sparsity < 100 else ""
-            raise InvalidArgument(f"{where}: sparsity is {sparsity:g}, outside [0, 1); pass a fraction such as 0.6{hint}.")
+            raise InvalidArgument(
+                f"{where}: sparsity is {sparsity:g}, outside [0, 1); pass a fraction such as 0.6{hint}."
+            )
         if sparsity < self.min_sparsity - 1e-9:
             raise InvalidArgument(
                 f"{where}: sparsity is {sparsity:g}, but {self} drops at least {self.min_sparsity:g}; "
@@ -87,7 +92,7 @@ class Pattern:
             )
         return float(sparsity)
 
-    def check_shape(self, shape: tuple[int, int], *, where: str = "mask_from_scores") -> None:
+    def check_shape(self, shape: Sequence[int], *, where: str = "mask_from_scores") -> None:
         """Refuse a matrix that the pattern does not divide.
 
         Raises:

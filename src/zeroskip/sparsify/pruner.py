@@ -106,7 +106,8 @@ def resolve_scope(pruner: Pruner, scope: str | None, *, where: str = "prune") ->
         return pruner.scopes[0]
     if scope not in pruner.scopes:
         raise InvalidArgument(
-            f"{where}: scope is {scope!r}, which {pruner.name} does not have; choose one of: {', '.join(pruner.scopes)}."
+            f"{where}: scope is {scope!r}, which {pruner.name} does not have; choose one of: "
+            f"{', '.join(pruner.scopes)}."
         )
     return scope
 
@@ -114,7 +115,11 @@ def resolve_scope(pruner: Pruner, scope: str | None, *, where: str = "prune") ->
 def need_stats(stats: InputStats | None, *, where: str, features: int, full: bool = False) -> InputStats:
     """The statistics a method cannot do without, checked against the weight."""
     if stats is None or stats.tokens == 0 or (full and stats.gram is None):
-        raise InvalidArgument(f"{where}: the method needs calibration inputs, but there are none; pass InputStats with data.")
+        raise InvalidArgument(
+            f"{where}: the method needs calibration inputs, but there are none; pass InputStats with data."
+        )
     if stats.features != features:
-        raise InvalidArgument(f"{where}: statistics are of {stats.features} features but the weight has K = {features}.")
+        raise InvalidArgument(
+            f"{where}: statistics are of {stats.features} features but the weight has K = {features}."
+        )
     return stats

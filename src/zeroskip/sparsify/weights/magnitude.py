@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..mask import mask_from_scores
@@ -18,7 +19,7 @@ class Magnitude:
     name = "magnitude"
     summary = "smallest |W| first; no calibration"
     needs: Needs = "nothing"
-    scopes = ("layer", "row", "global")
+    scopes: Sequence[str] = ("layer", "row", "global")
 
     def scores(self, weight: torch.Tensor, *, seed: int = 0) -> torch.Tensor:
         """|W|; the seed does nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..._errors import InvalidArgument
@@ -21,8 +22,8 @@ _MAX_DAMPING = 1e3
 class SparseGPT:
     """Optimal brain surgeon with one Hessian for all rows, in blocks of 128 columns.
 
-    With H = X^T X + damping and U the upper Cholesky factor of its inverse, the score of an entry is (W_ij / U_jj)^2, and
-    dropping W_ij adds -W_ij / U_jj * U_j,j+1.. to the columns behind it.
+    With H = X^T X + damping and U the upper Cholesky factor of its inverse, the score of an entry is (W_ij / U_jj)^2,
+    and dropping W_ij adds -W_ij / U_jj * U_j,j+1.. to the columns behind it.
 
     Source: Frantar & Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", ICML 2023,
     algorithm 1.
@@ -31,7 +32,7 @@ class SparseGPT:
     name = "sparsegpt"
     summary = "second-order one-shot: the columns behind make up for those dropped"
     needs: Needs = "hessian"
-    scopes = ("layer", "row")
+    scopes: Sequence[str] = ("layer", "row")
 
     def prune(
         self,
@@ -80,6 +81,7 @@ def inverse_cholesky(gram: torch.Tensor) -> torch.Tensor:
         damped.diagonal().add_(damping * mean)
         lower, info = torch.linalg.cholesky_ex(damped)
         if int(info) == 0:
+            upper: torch.Tensor
             upper, info = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
             if int(info) == 0 and bool(torch.isfinite(upper).all()):
                 return upper
@@ -105,7 +107,8 @@ def _sweep(
 ) -> torch.Tensor:
     """Prune one block of columns in place and give its errors, transposed (columns, M).
 
-    The update of the columns inside the block is left to the moment each one is needed (one product with the errors so far)
+    The update of the columns inside the block is left to the moment each one is needed (one product with the errors so
+    far)
     instead of being spread after every column: the same sums, a third of the time.
     """
     import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..mask import mask_from_scores
@@ -21,7 +22,7 @@ class Wanda:
     name = "wanda"
     summary = "|W| times the norm of the input feature, row by row"
     needs: Needs = "norms"
-    scopes = ("row", "layer")
+    scopes: Sequence[str] = ("row", "layer")
 
     def prune(
         self,

@@ -1,0 +1,32 @@
+"""Hugging Face and torch models: load them, find their linear layers, prune them, save them. Imports no torch by
+itself."""
+
+from __future__ import annotations
+
+from .families import FAMILIES, Family, family_of, supported
+from .loading import LoadedModel, load
+from .packages import cache_dir
+from .pruning import prune
+from .report import LayerReport, PruneReport
+from .saving import save_pruned
+from .walk import Block, LinearLayer, base_of, blocks, family_of_model, prunable
+
+__all__ = [
+    "FAMILIES",
+    "Block",
+    "Family",
+    "LayerReport",
+    "LinearLayer",
+    "LoadedModel",
+    "PruneReport",
+    "base_of",
+    "blocks",
+    "cache_dir",
+    "family_of",
+    "family_of_model",
+    "load",
+    "prunable",
+    "prune",
+    "save_pruned",
+    "supported",
+]

@@ -1,0 +1,340 @@
+"""Prune a model layer by layer, each block calibrated on the outputs of the pruned ones before it."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._errors import InvalidArgument, ZeroskipError
+from ..sparsify import InputStats, Pattern, Pruner, mask_from_scores, registry, resolve_scope
+from .calibration import Batch, Calibration, prepare
+from .loading import LoadedModel, load, need
+from .refit import RefitSettings, refit_block
+from .report import LayerReport, PruneReport, versions
+from .stream import Stream, capture, gather
+from .walk import Block, LinearLayer, blocks, prunable
+
+if TYPE_CHECKING:
+    import torch
+
+Progress = Callable[[str, int, int], None]
+REFITS = ("auto", "none", "block")
+_MAX_PASSES = 16  # over a model of unknown structure: layers are calibrated in at most so many groups
+
+
+@dataclass
+class _Job:
+    """What one call of `prune` works with."""
+
+    loaded: LoadedModel
+    pruner: Pruner
+    pattern: Pattern
+    sparsity: float
+    scope: str
+    refit: str
+    seed: int
+    layers: list[LinearLayer]
+    tell: Progress
+    stages: int = 0
+    done: int = 0
+    masks: dict[int, torch.Tensor] = field(default_factory=dict)  # by id of the parameter: shared ones are pruned once
+    reports: list[LayerReport] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def step(self) -> None:
+        self.done += 1
+        self.tell("prune", self.done, self.stages)
+
+
+def prune(
+    model: Any,
+    *,
+    method: str = "sparsegpt",
+    sparsity: float | None = None,
+    pattern: str | Pattern = "unstructured",
+    scope: str | None = None,
+    calibration: Any = None,
+    samples: int | None = None,
+    seq_len: int | None = None,
+    include: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    refit: str | None = "auto",
+    tokenizer: Any = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> PruneReport:
+    """Prune a model in place.
+
+    Embeddings and the head stay dense; weights that are tied stay tied. Everything about the call is checked before
+    anything is computed, and nothing is written to disk.
+
+    Args:
+        model: What `models.load` gave, or a torch or Hugging Face model, or a SentenceTransformer.
+        method: One of `sparsify.registry.names()`.
+        sparsity: In [0, 1), of the pruned layers together; None is 0.5, or what N:M implies. Above 1 - N/M, N:M keeps
+            at most N.
+        pattern: `unstructured`, `N:M` (N kept of each M) or `block:RxC`.
+        scope: What competes for being kept (`layer`, `row`, `global`); None is the method's own.
+        calibration: Texts, a path, a name of `datasets.registry`, or tensors; None is the documentation inside this
+            Python.
+        samples, seq_len: Calibration sequences and tokens in each; None: 256 x 128 for an encoder, 32 x 512 for a
+            decoder.
+        include, exclude: Glob patterns (or parts) of layer names.
+        refit: `block` tunes what is left of each block to the dense block's output; `none`; `auto` is `block` for an
+            encoder pruned with calibration.
+        tokenizer: For a bare model with texts as calibration.
+        seed: Draws calibration samples and random masks.
+        progress: Called with (stage, done, total); may raise to stop, which leaves the model partly pruned.
+    Returns:
+        What was done, layer by layer.
+    Raises:
+        InvalidArgument: If an argument cannot be, or calibration holds NaN.
+        ShapeError: If the pattern does not divide a layer.
+        UnsupportedModel: If there is nothing to prune in it.
+    """
+    started = time.perf_counter()
+    if isinstance(model, (str, Path)):
+        raise InvalidArgument(
+            f"prune: model is {str(model)!r}, a name; pass models.load({str(model)!r}), which is then pruned in place."
+        )
+    need("torch")
+    parsed = Pattern.parse(pattern)
+    wanted = parsed.sparsity_or_default(sparsity)
+    pruner = registry.get(method)
+    scope = resolve_scope(pruner, scope)
+    if (samples is not None and samples < 1) or (seq_len is not None and seq_len < 2):
+        raise InvalidArgument(f"prune: samples is {samples} and seq_len is {seq_len}; pass at least 1 and 2.")
+    loaded = load(model, tokenizer=tokenizer)
+    layers = prunable(loaded.model, include, exclude)
+    refit = _resolve_refit(refit, loaded, pruner)
+    job = _Job(
+        loaded, pruner, parsed, wanted, scope, refit, seed, layers, progress or (lambda _stage, _done, _total: None)
+    )
+    _check_layers(job)
+    data = Calibration([], "none", 0, 0)
+    if pruner.needs != "nothing" or refit != "none":
+        limit = _max_length(loaded)
+        data = prepare(
+            calibration,
+            tokenizer=loaded.tokenizer,
+            kind=loaded.kind,
+            samples=samples,
+            seq_len=seq_len,
+            max_length=limit,
+            seed=seed,
+        )
+    with _evaluating(loaded.model):
+        _run(job, data)
+    return PruneReport(
+        method=method,
+        sparsity=wanted,
+        pattern=str(parsed),
+        scope=scope,
+        seed=seed,
+        refit=refit,
+        calibration=data.source,
+        samples=data.samples,
+        tokens=data.tokens,
+        layers=tuple(job.reports),
+        time_s=time.perf_counter() - started,
+        notes=tuple(job.notes),
+        versions=versions(),
+    )
+
+
+def _resolve_refit(refit: str | None, loaded: LoadedModel, pruner: Pruner) -> str:
+    chosen = "none" if refit is None else refit
+    if chosen not in REFITS:
+        raise InvalidArgument(f"prune: refit is {refit!r}; choose one of: {', '.join(REFITS)}.")
+    can = bool(blocks(loaded.model)) and next(loaded.model.parameters()).dtype.itemsize == 4
+    if chosen == "auto":
+        return "block" if can and loaded.kind == "encoder" and pruner.needs != "nothing" else "none"
+    if chosen == "block" and not can:
+        raise InvalidArgument(
+            "prune: refit is 'block', which needs a float32 model of a known family; pass refit='none'."
+        )
+    return chosen
+
+
+def _check_layers(job: _Job) -> None:
+    """Everything about the weights that can be wrong, before the first of them is touched."""
+    import torch
+
+    seen: dict[int, str] = {}
+    for layer in job.layers:
+        job.pattern.check_shape(layer.shape, where=f"prune {layer.name}")
+        if not bool(torch.isfinite(layer.parameter).all()):
+            raise InvalidArgument(f"prune: weight of {layer.name} holds NaN or Inf; load the model again.")
+        first = seen.setdefault(id(layer.parameter), layer.name)
+        if first != layer.name:
+            job.notes.append(f"{layer.name} shares its weight with {first} and is pruned with it.")
+
+
+def _max_length(loaded: LoadedModel) -> int:
+    config = getattr(loaded.model, "config", None)
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1 << 20
+    # RoBERTa and MPNet count positions from the padding index on, so two of them are no room for tokens.
+    return min(
+        int(positions) - (2 if loaded.family in ("roberta", "mpnet") else 0),
+        int(loaded.extra.get("max_seq_length") or 1 << 20),
+    )
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Dropout off; what was in training mode goes back to it."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _run(job: _Job, data: Calibration) -> None:
+    if not data.batches:
+        _without_data(job)
+        return
+    chosen = {layer.name for layer in job.layers}
+    stages = [
+        Block(b.name, b.module, tuple(x for x in b.linears if x.name in chosen)) for b in blocks(job.loaded.model)
+    ]
+    inside = {layer.name for block in stages for layer in block.linears}
+    outside = [layer for layer in job.layers if layer.name not in inside]
+    size = max(1, -(-len(outside) // _MAX_PASSES))
+    groups = [outside[at : at + size] for at in range(0, len(outside), size)]
+    job.stages = (len(stages) if inside else 0) + len(groups)
+    job.tell("prune", 0, job.stages)
+    if inside and job.scope == "global":
+        _without_data(job, count=False)
+    if inside:
+        _through_blocks(job, stages, data.batches)
+    for group in groups:
+        stats = _gather_model(job, group, data.batches)
+        for layer in group:
+            _prune_layer(job, layer, stats.get(layer.name))
+        job.step()
+
+
+def _without_data(job: _Job, *, count: bool = True) -> None:
+    """Methods that look at the weights alone; the only ones that can rank all layers together."""
+    if count:
+        job.stages = len(job.layers)
+        job.tell("prune", 0, job.stages)
+    masks: list[torch.Tensor | None] = [None] * len(job.layers)
+    if job.scope == "global":
+        unique = list({id(layer.parameter): layer for layer in job.layers}.values())
+        scores = [job.pruner.scores(layer.weight(), seed=job.seed + i) for i, layer in enumerate(unique)]  # type: ignore[attr-defined]
+        together = mask_from_scores(scores, sparsity=job.sparsity, pattern=job.pattern, scope="global")
+        by_parameter = {id(layer.parameter): mask for layer, mask in zip(unique, together, strict=True)}
+        masks = [by_parameter[id(layer.parameter)] for layer in job.layers]
+    for layer, mask in zip(job.layers, masks, strict=True):
+        _prune_layer(job, layer, None, mask=mask)
+        if count:
+            job.step()
+
+
+def _through_blocks(job: _Job, stages: Sequence[Block], batches: Sequence[Batch]) -> None:
+    """Block after block; the activations of the calibration data are kept, the statistics only of one block."""
+    import torch
+
+    stream = capture(job.loaded.model, stages, batches)
+    dense = list(stream.hidden) if job.refit != "none" else []
+    last = max(index for index, block in enumerate(stages) if block.linears)
+    for index, block in enumerate(stages[: last + 1]):
+        original = copy.deepcopy(block.module) if dense else block.module
+        if block.linears:
+            stats: dict[str, InputStats] = {}
+            if job.pruner.needs != "nothing":
+                passes = [
+                    partial(stream.run, block.module, index, at, hidden) for at, hidden in enumerate(stream.hidden)
+                ]
+                stats = gather(block.linears, passes, stream.masks, full=job.pruner.needs == "hessian")
+            for layer in block.linears:
+                _prune_layer(job, layer, stats.get(layer.name))
+        with torch.no_grad():
+            for at, hidden in enumerate(dense):
+                dense[at] = stream.run(original, index, at, hidden)
+        if dense and block.linears:
+            _refit(job, block, stream, index, dense)
+        if index < last:
+            with torch.no_grad():
+                for at, hidden in enumerate(stream.hidden):
+                    stream.hidden[at] = stream.run(block.module, index, at, hidden)
+        job.step()
+    while job.done < len(stages):
+        job.step()
+
+
+def _refit(job: _Job, block: Block, stream: Stream, index: int, targets: Sequence[torch.Tensor]) -> None:
+    refit_block(
+        block,
+        {layer.name: job.masks[id(layer.parameter)] for layer in block.linears},
+        partial(stream.run, block.module, index),
+        stream.hidden,
+        targets,
+        stream.masks,
+        settings=RefitSettings(),
+        seed=job.seed + index,
+    )
+
+
+def _gather_model(job: _Job, group: Sequence[LinearLayer], batches: Sequence[Batch]) -> dict[str, InputStats]:
+    """Statistics of layers that are in no known block: the whole model runs once for each group of them."""
+    model = job.loaded.model
+    if job.pruner.needs == "nothing":
+        return {}
+    named = hasattr(model, "config")  # Hugging Face takes names, a plain torch model its argument
+    passes = [
+        partial(model, **b) if named or list(b) != ["input_ids"] else partial(model, b["input_ids"]) for b in batches
+    ]
+    masks = [batch["attention_mask"].bool() if "attention_mask" in batch else None for batch in batches]
+    try:
+        stats = gather(group, passes, masks, full=job.pruner.needs == "hessian")
+    except ZeroskipError:
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise InvalidArgument(
+            f"prune: the model does not take the calibration data ({' '.join(str(error).split())[:160]}); "
+            "pass calibration as tensors or dicts of its own arguments."
+        ) from error
+    idle = [layer.name for layer in group if layer.name not in stats and id(layer.parameter) not in job.masks]
+    if idle:
+        raise InvalidArgument(
+            f"prune: calibration never reaches {idle[0]}; leave it out with exclude=, or pass other calibration data."
+        )
+    return stats
+
+
+def _prune_layer(job: _Job, layer: LinearLayer, stats: InputStats | None, *, mask: torch.Tensor | None = None) -> None:
+    """Prune one layer in place and note what it cost; a weight that was pruned under another name is left alone."""
+    if id(layer.parameter) in job.masks:
+        return
+    before = layer.weight()
+    if mask is None:
+        seed = job.seed + len(job.masks)
+        done = job.pruner.prune(before, stats, sparsity=job.sparsity, pattern=job.pattern, scope=job.scope, seed=seed)
+        after, mask = done.weight, done.mask
+    else:
+        after = before * mask
+    error = _error(before, after, stats)
+    layer.assign(after)
+    job.masks[id(layer.parameter)] = mask
+    job.reports.append(LayerReport(layer.name, layer.shape, 1 - int(mask.sum()) / mask.numel(), error))
+
+
+def _error(before: torch.Tensor, after: torch.Tensor, stats: InputStats | None) -> float | None:
+    """||(W - W') X|| / ||W X|| from X^T X."""
+    if stats is None or stats.gram is None:
+        return None
+    change = before - after
+    lost = float(((change @ stats.gram) * change).sum())
+    whole = float(((before @ stats.gram) * before).sum())
+    return (max(lost, 0.0) / whole) ** 0.5 if whole > 0 else 0.0
