@@ -1,5 +1,6 @@
-// zeroskip_tests [NAME...]: runs every test, or those whose name contains one of the words. ZEROSKIP_ISA chooses the
-// instruction set; one that is asked for and not found here is a failure, so that a green run is a run of that set.
+// zeroskip_tests [NAME...]: runs every test, or those whose name contains one of the words. `--isas` lists the instruction sets
+// found here instead. ZEROSKIP_ISA chooses one; one that is asked for and not found is a failure, so that a green run is a
+// run of that set.
 #include <stdlib.h>
 #include <string.h>
 
@@ -61,6 +62,10 @@ int main(int argc, char** argv) {
   using namespace zs;
   using namespace zs::test;
   const CpuInfo& info = cpu();
+  if (argc == 2 && strcmp(argv[1], "--isas") == 0) {
+    for (Isa isa : info.found) printf("%s\n", isa_name(isa));
+    return 0;
+  }
   printf("zeroskip_tests on %s, %s; selected %s\n", info.arch.c_str(), info.model.c_str(), isa_name(info.selected));
   if (const char* asked = getenv("ZEROSKIP_ISA")) {
     check(strcmp(asked, isa_name(info.selected)) == 0, std::string("ZEROSKIP_ISA=") + asked + " is not what was selected");

@@ -82,10 +82,25 @@ std::string label(const Kernel& kernel, const Matrix& matrix, const Held& held, 
          std::to_string(static_cast<int>(in.activation)) + ": ";
 }
 
+// What a kernel promises to pack: scalar ones, csr, bitmask and dense take every format, the others their own.
+bool takes(const Kernel& kernel, const Source& source) {
+  if (kernel.isa == Isa::scalar) return true;
+  if (kernel.format == Format::nm) return source.format == Format::nm;
+  if (kernel.format == Format::bsr) return source.format == Format::bsr && source.r % 4 == 0;
+  return true;
+}
+
+// Every kernel that runs here and takes this matrix, packed. One that takes it and does not pack, or packs what it should
+// refuse, is a failure.
 template <class Body>
-void each_kernel(Body&& body) {
+void each_packed(const Held& held, const Matrix& matrix, Body&& body) {
   for (const Kernel& kernel : kernels()) {
-    if (isa_usable(kernel.isa)) body(kernel);
+    if (!isa_usable(kernel.isa)) continue;
+    const auto packed = packed_by(kernel, held);
+    const bool right = (packed != nullptr) == takes(kernel, held.source);
+    check(right, kernel.isa, std::string(kernel.name) + (packed ? " packs " : " refuses ") + matrix.what + " from " +
+                                 format_name(held.source.format));
+    if (packed) body(kernel, *packed);
   }
 }
 
@@ -105,15 +120,10 @@ class References {
   std::unique_ptr<Reference> made_[3][2];
 };
 
-// One matrix, some lanes, every kernel, from CSR (a kernel's own packing of it).
-void sweep(const Matrix& matrix, const std::vector<int64_t>& lane_counts, uint64_t seed) {
-  const Held held = hold(matrix, Format::csr, ValueType::f32);
-  std::vector<std::pair<const Kernel*, std::unique_ptr<Packed>>> packs;
-  each_kernel([&](const Kernel& kernel) {
-    auto packed = packed_by(kernel, held);
-    check(packed != nullptr, kernel.isa, std::string(kernel.name) + " does not pack " + matrix.what + " from csr");
-    if (packed) packs.emplace_back(&kernel, std::move(packed));
-  });
+// One matrix, some lanes, every kernel that takes it: from CSR unless said otherwise.
+void sweep(const Matrix& matrix, const std::vector<int64_t>& lane_counts, uint64_t seed, Format format = Format::csr, int64_t r = 0,
+           int64_t c = 0) {
+  const Held held = hold(matrix, format, ValueType::f32, r, c);
   for (int64_t lanes : lane_counts) {
     Inputs in = random_inputs(matrix, lanes, seed + static_cast<uint64_t>(lanes));
     Random random(seed * 31 + static_cast<uint64_t>(lanes));
@@ -123,14 +133,14 @@ void sweep(const Matrix& matrix, const std::vector<int64_t>& lane_counts, uint64
     for (float& v : in.bias) v = random.symmetric();
     for (float& v : in.residual) v = random.symmetric();
     References references(matrix, in);
-    for (const auto& [kernel, packed] : packs) {
+    each_packed(held, matrix, [&](const Kernel& kernel, const Packed& packed) {
       for (bool row_major : {false, true}) {
         if (row_major && lanes == 1) continue;  // one lane is both
-        const Reference& want = references.of(kernel->type, kernel->format == Format::dense);
-        const std::string wrong = difference(run(*packed, in, row_major), want);
-        check(wrong.empty(), kernel->isa, label(*kernel, matrix, held, in, row_major) + wrong);
+        const Reference& want = references.of(kernel.type, kernel.format == Format::dense);
+        const std::string wrong = difference(run(packed, in, row_major), want);
+        check(wrong.empty(), kernel.isa, label(kernel, matrix, held, in, row_major) + wrong);
       }
-    }
+    });
   }
 }
 
@@ -150,12 +160,12 @@ ZS_TEST(kernel_table_is_consistent) {
 }
 
 ZS_TEST(kernel_selected_isa_has_kernels) {
-  // Where an instruction set was built in and found here, something must be dispatched to it.
+  // A processor whose instruction set nothing was written for would silently run scalar code.
   for (Isa isa : cpu().found) {
     if (!isa_usable(isa)) continue;
     int64_t count = 0;
     for (const Kernel& kernel : kernels()) count += kernel.isa == isa;
-    if (isa == Isa::scalar) check(count > 0, isa, "no scalar kernel");
+    check(count > 0, isa, std::string(isa_name(isa)) + " is found here and has no kernel");
     printf("  %s: %lld kernels\n", isa_name(isa), static_cast<long long>(count));
   }
 }
@@ -175,6 +185,26 @@ ZS_TEST(kernel_blocking) {
     for (double density : {0.02, 0.2, 0.6}) {
       sweep(random_matrix(shape.first, shape.second, density, ++seed), {1, 8, 32, 65, 136}, seed);
     }
+  }
+}
+
+ZS_TEST(kernel_blocks_and_groups) {
+  uint64_t seed = 2000;
+  for (const auto& block : {std::pair<int64_t, int64_t>{4, 1}, {4, 4}, {8, 3}, {16, 1}, {8, 32}, {1, 4}, {6, 2}}) {
+    for (double density : {0.0, 0.2, 1.0}) {
+      const int64_t rows = block.first * 11, cols = block.second * 13;
+      sweep(random_blocks(rows, cols, block.first, block.second, density, ++seed), kLanes, seed, Format::bsr, block.first,
+            block.second);
+    }
+    sweep(random_blocks(block.first * 40, block.second * 400, block.first, block.second, 0.2, ++seed), {1, 9, 136}, seed,
+          Format::bsr, block.first, block.second);
+  }
+  for (const auto& group : {std::pair<int64_t, int64_t>{2, 4}, {1, 2}, {1, 4}, {4, 8}, {3, 7}, {8, 16}, {16, 16}, {5, 32}}) {
+    for (int64_t rows : {1, 13, 70}) {
+      sweep(random_nm(rows, group.second * 9, group.first, group.second, ++seed), kLanes, seed, Format::nm, group.first, group.second);
+    }
+    sweep(random_nm(130, group.second * 140, group.first, group.second, ++seed), {1, 9, 136}, seed, Format::nm, group.first,
+          group.second);
   }
 }
 
@@ -202,9 +232,8 @@ ZS_TEST(kernel_every_activation) {
     in.activation = static_cast<Activation>(activation);
     References references(m, in);
     const Held held = hold(m, Format::csr, ValueType::f32);
-    each_kernel([&](const Kernel& kernel) {
-      const auto packed = packed_by(kernel, held);
-      const std::string wrong = difference(run(*packed, in, false), references.of(kernel.type, kernel.format == Format::dense));
+    each_packed(held, m, [&](const Kernel& kernel, const Packed& packed) {
+      const std::string wrong = difference(run(packed, in, false), references.of(kernel.type, kernel.format == Format::dense));
       check(wrong.empty(), kernel.isa, label(kernel, m, held, in, false) + wrong);
     });
   }
@@ -218,9 +247,8 @@ ZS_TEST(kernel_nan_and_inf_stay_in_their_lane) {
     in.x[29 * in.lanes + 23] = poison;
     References references(m, in);
     const Held held = hold(m, Format::csr, ValueType::f32);
-    each_kernel([&](const Kernel& kernel) {
-      const auto packed = packed_by(kernel, held);
-      const Result got = run(*packed, in, false);
+    each_packed(held, m, [&](const Kernel& kernel, const Packed& packed) {
+      const Result got = run(packed, in, false);
       Reference want = references.of(kernel.type, false);
       // A dense kernel may or may not multiply the poison by the zeros of its matrix: there only the other lanes count.
       for (int64_t r = 0; kernel.format == Format::dense && r < m.rows; ++r) {
@@ -237,13 +265,12 @@ ZS_TEST(kernel_threads_do_not_change_the_result) {
   const Held held = hold(m, Format::csr, ValueType::f32);
   for (int64_t lanes : {1, 20, 130}) {
     const Inputs in = random_inputs(m, lanes, 19);
-    each_kernel([&](const Kernel& kernel) {
-      const auto packed = packed_by(kernel, held);
+    each_packed(held, m, [&](const Kernel& kernel, const Packed& packed) {
       Pool::get().resize(1);
-      const Result alone = run(*packed, in, false);
+      const Result alone = run(packed, in, false);
       for (int threads : {2, 5}) {
         Pool::get().resize(threads);
-        const Result together = run(*packed, in, false);
+        const Result together = run(packed, in, false);
         check(memcmp(alone.y.data(), together.y.data(), alone.y.size() * sizeof(float)) == 0, kernel.isa,
               label(kernel, m, held, in, false) + "changes with " + std::to_string(threads) + " threads");
       }
@@ -274,13 +301,9 @@ ZS_TEST(packing_from_every_format_and_type) {
       for (int64_t lanes : {1, 24}) {
         const Inputs in = random_inputs(seen, lanes, 37);
         References references(seen, in);
-        each_kernel([&](const Kernel& kernel) {
-          const auto packed = packed_by(kernel, held);
-          const std::string what = label(kernel, pair.matrix, held, in, false);
-          check(packed != nullptr, kernel.isa, what + "is not packed");
-          if (!packed) return;
-          const std::string wrong = difference(run(*packed, in, false), references.of(kernel.type, kernel.format == Format::dense));
-          check(wrong.empty(), kernel.isa, what + wrong);
+        each_packed(held, pair.matrix, [&](const Kernel& kernel, const Packed& packed) {
+          const std::string wrong = difference(run(packed, in, false), references.of(kernel.type, kernel.format == Format::dense));
+          check(wrong.empty(), kernel.isa, label(kernel, pair.matrix, held, in, false) + wrong);
         });
       }
     }
@@ -302,10 +325,9 @@ ZS_TEST(packing_keeps_every_16_bit_value) {
     in.lanes = 8;  // lane c picks column c
     in.x.assign(64, 0);
     for (int64_t c = 0; c < 8; ++c) in.x[c * 8 + c] = 1;
-    each_kernel([&](const Kernel& kernel) {
+    each_packed(held, m, [&](const Kernel& kernel, const Packed& packed) {
       if (kernel.type != type) return;
-      const auto packed = packed_by(kernel, held);
-      const Result got = run(*packed, in, false);
+      const Result got = run(packed, in, false);
       int64_t wrong = 0;
       for (int64_t i = 0; i < 65536; ++i) wrong += got.y[i] != m.values[i];
       check(wrong == 0, kernel.isa, std::string(kernel.name) + " changes " + std::to_string(wrong) + " 16-bit values");
@@ -317,10 +339,9 @@ ZS_TEST(packing_counts_its_bytes) {
   const Matrix m = random_matrix(64, 128, 0.5, 41);
   const Held held = hold(m, Format::csr, ValueType::f32);
   const int64_t nnz = held.indptr.back();
-  each_kernel([&](const Kernel& kernel) {
-    const auto packed = packed_by(kernel, held);
+  each_packed(held, m, [&](const Kernel& kernel, const Packed& packed) {
     const int64_t values = (kernel.format == Format::dense ? m.rows * m.cols : nnz) * value_bytes(kernel.type);
-    check(packed->bytes() >= values, kernel.isa, std::string(kernel.name) + " counts fewer bytes than its values have");
+    check(packed.bytes() >= values, kernel.isa, std::string(kernel.name) + " counts fewer bytes than its values have");
   });
 }
 
