@@ -30,7 +30,8 @@ def integers(name: str, value: Any) -> npt.NDArray[np.int64]:
         array = array[None, :]
     if array.ndim != 2 or array.shape[1] == 0:
         raise ShapeError(f"model: {name} has shape {array.shape}, it must be (batch, tokens); reshape it.")
-    return array.astype(np.int64, copy=False)
+    found: npt.NDArray[np.int64] = array.astype(np.int64, copy=False)
+    return found
 
 
 class Batch:

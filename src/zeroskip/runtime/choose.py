@@ -50,11 +50,15 @@ def _picks(
         small = min(beats or dense, key=lambda item: (item.nbytes, _mean_ratio(item, dense, sizes)))
         return dict.fromkeys(sizes, small)
     single = _single(timings, sizes)
-    picks = {}
-    for n in sizes:
-        best = _fastest(timings, n)
-        picks[n] = best if single.times[n] > SECOND_GAINS * best.times[n] else single
-    return picks
+    gains = {item.kernel: _gains(single, item, sizes) for item in timings}
+    second = max(timings, key=lambda item: math.prod(gains[item.kernel].values()))
+    return {n: second if n in gains[second.kernel] else single for n in sizes}
+
+
+def _gains(single: Timing, second: Timing, sizes: Sequence[int]) -> dict[int, float]:
+    """The sizes at which a second packing pays, and how much faster it is there."""
+    ratios = {n: single.times[n] / second.times[n] for n in sizes}
+    return {n: ratio for n, ratio in ratios.items() if ratio > SECOND_GAINS}
 
 
 def _single(timings: Sequence[Timing], sizes: Sequence[int]) -> Timing:

@@ -22,6 +22,7 @@ from .text import Text, TextSettings, special_tokens, text_of
 
 if TYPE_CHECKING:
     from .compiled import CompiledModel
+    from .fallback import CompiledModule
 
 Float32 = npt.NDArray[np.float32]
 Ranges = tuple[tuple[int | None, Packed], ...]
@@ -30,6 +31,7 @@ BATCH_SIZES = (1, 16, 256)
 DEFAULT_VALUES = {"encoder": "float32", "decoder": "float16"}
 # A model whose weights take less than this share of the last cache keeps them there between tokens.
 _CACHED_SHARE = 0.75
+_MOST_CACHE = 32 * 2**20
 
 
 def compile(
@@ -43,7 +45,7 @@ def compile(
     budget_s: float = 40.0,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> CompiledModel:
+) -> CompiledModel | CompiledModule:
     """Compile a model for this processor.
 
     Args:
@@ -61,7 +63,8 @@ def compile(
         threads: Threads of the native kernels, for the whole process; None leaves them as they are.
         progress: Called with (stage, done, total); stages are lower, read, measure and pack.
     Returns:
-        The compiled model, called like the one it came from.
+        The compiled model, called like the one it came from: a `CompiledModel`, or of an unknown family a
+        `CompiledModule`, which keeps the torch modules.
     Raises:
         UnsupportedModel: If it is neither of a known family nor a torch model with linear layers.
     """
@@ -72,7 +75,7 @@ def compile(
     if threads is not None:
         native().set_num_threads(threads)
     sizes = sorted(set(batch_sizes))
-    settings = _Settings(values, sizes, optimize, kernels, budget_s, progress)
+    settings = Settings(values, sizes, optimize, kernels, budget_s, progress)
     if loaded.family == "unknown":
         from .fallback import compile_modules
 
@@ -86,7 +89,7 @@ def compile(
     return compiled
 
 
-class _Settings:
+class Settings:
     """The arguments of one compilation."""
 
     def __init__(
@@ -106,7 +109,7 @@ class _Settings:
         self.progress: Progress = progress or (lambda stage, done, total: None)
 
 
-def _compile_known(loaded: Any, settings: _Settings) -> CompiledModel:
+def _compile_known(loaded: Any, settings: Settings) -> CompiledModel:
     from .compiled import CompiledModel
     from .lowering import lower
 
@@ -167,11 +170,12 @@ def read_layers(linears: Mapping[str, Float32], values: str, progress: Progress)
 
 
 def measured_choices(
-    layers: Sequence[Layer], values: str, settings: _Settings, *, ignored: Sequence[int]
+    layers: Sequence[Layer], values: str, settings: Settings, *, ignored: Sequence[int]
 ) -> dict[str, tuple[Choice, ...]]:
     """What each layer runs at each batch size."""
     groups = groups_of(layers)
     last_cache = int(native().cpu_info().get("l3_bytes", 0)) or 32 * 2**20
+    last_cache = min(last_cache, _MOST_CACHE)  # virtual machines claim the whole socket's
     total = sum(layer.matrix.nbytes for layer in layers)
     measure_groups(
         groups,

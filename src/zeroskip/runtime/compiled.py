@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from . import layerplan
 from .batch import Batch, Output, as_kind, integers
 from .embed import Progress, embed_ids
 from .generate import Generation, Stream
-from .layerplan import LayerPlan
+from .layerplan import LayerPlan, Memory
 from .packing import Packed, packed_bytes, threaded
 from .sampling import Sampling
 from .text import Ids, Text
@@ -29,25 +28,6 @@ if TYPE_CHECKING:
     from .program import Program
 
 Float32 = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes of a compiled model's weights.
-
-    Args:
-        sparse: Packed weights of sparse kernels.
-        dense: Packed weights of dense kernels.
-        tables: Everything else: embedding tables (mapped from the file after `load`), norms, biases.
-    """
-
-    sparse: int
-    dense: int
-    tables: int
-
-    @property
-    def total(self) -> int:
-        return self.sparse + self.dense + self.tables
 
 
 class CompiledModel:
@@ -199,18 +179,8 @@ class CompiledModel:
         """
         if json:
             return [layer.as_json() for layer in self.plan]
-        memory = self.memory
-        head = (
-            f"{self.name} ({self.kind}, {self.family}), {self.values} values, measured on "
-            f"{self.machine.get('model_name', 'an unknown processor')} ({self.machine.get('selected', '?')}, "
-            f"{self.machine.get('threads', '?')} threads)"
-        )
-        tail = (
-            f"weights in memory: {memory.total / 1e6:.1f} MB "
-            f"(sparse {memory.sparse / 1e6:.1f}, dense {memory.dense / 1e6:.1f}, tables {memory.tables / 1e6:.1f}); "
-            f"linear layers in dense float32: {self.dense_float32_nbytes / 1e6:.1f} MB"
-        )
-        return "\n".join([head, "", layerplan.table(self.plan), "", tail, *(f"note: {note}" for note in self.notes)])
+        title = f"{self.name} ({self.kind}, {self.family}), {self.values} values"
+        return layerplan.report_text(title, self.plan, self.memory, self.machine, self.notes)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write the model, whole or not at all; `zeroskip.load` reads it.
@@ -252,11 +222,6 @@ class CompiledModel:
     def nbytes(self) -> int:
         """Bytes of all weights; `memory` has them apart."""
         return self.memory.total
-
-    @property
-    def dense_float32_nbytes(self) -> int:
-        """Bytes that the linear layers would take as dense float32."""
-        return sum(4 * layer.shape[0] * layer.shape[1] for layer in self.plan)
 
     @property
     def text(self) -> Text:

@@ -73,13 +73,13 @@ def pool(tokens: Float32, lengths: Sequence[int], pooling: str) -> Float32:
         return tokens[starts]
     if pooling == "max":
         return np.maximum.reduceat(tokens, starts, axis=0)
-    summed = np.add.reduceat(tokens, starts, axis=0)
-    mean: Float32 = summed / np.asarray(lengths, dtype=np.float32)[:, None]
+    mean: Float32 = np.add.reduceat(tokens, starts, axis=0)
+    mean /= np.asarray(lengths, dtype=np.float32)[:, None]
     return mean
 
 
 def unit(vectors: Float32) -> Float32:
     """Vectors scaled to length 1; a zero vector stays zero."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: Float32 = vectors / np.maximum(norms, np.float32(1e-12))
+    scaled: Float32 = np.divide(vectors, np.maximum(norms, np.float32(1e-12)), dtype=np.float32)
     return scaled

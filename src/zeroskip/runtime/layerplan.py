@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -90,6 +90,25 @@ class LayerPlan:
         }
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a compiled model's weights.
+
+    Args:
+        sparse: Packed weights of sparse kernels.
+        dense: Packed weights of dense kernels.
+        tables: Everything else: embedding tables (mapped from the file after `load`), norms, biases.
+    """
+
+    sparse: int
+    dense: int
+    tables: int
+
+    @property
+    def total(self) -> int:
+        return self.sparse + self.dense + self.tables
+
+
 def plan_from_json(where: str, items: Sequence[Any]) -> tuple[LayerPlan, ...]:
     """Read what `as_json` wrote.
 
@@ -137,13 +156,32 @@ def lane_limits(sizes: Sequence[int]) -> list[int | None]:
     return [*limits, None]
 
 
+def report_text(
+    title: str, plan: Sequence[LayerPlan], memory: Memory, machine: Mapping[str, Any], notes: Sequence[str]
+) -> str:
+    """The report of a compiled model: what it is, the table, its memory, and notes."""
+    where = f"{machine.get('model_name', 'an unknown processor')} ({machine.get('selected', '?')}, "
+    where += f"{machine.get('threads', '?')} threads)"
+    whole = sum(4 * layer.shape[0] * layer.shape[1] for layer in plan)
+    weights = (
+        f"weights in memory: {memory.total / 1e6:.1f} MB (sparse {memory.sparse / 1e6:.1f}, "
+        f"dense {memory.dense / 1e6:.1f}, other {memory.tables / 1e6:.1f}); "
+        f"the linear layers as dense float32: {whole / 1e6:.1f} MB"
+    )
+    lines = [f"{title}, measured on {where}", "", table(plan), "", weights]
+    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+
+
+_COLUMNS = ("layers", "shape", "sparsity", "stored as", "tokens", "kernel", "time", "dense", "speed-up", "why")
+
+
 def table(plan: Iterable[LayerPlan]) -> str:
     """A table for people: layers with equal plans share a line for each batch size; the reasons follow."""
     groups: dict[Any, list[LayerPlan]] = {}
     for layer in plan:
         key = (layer.shape, round(layer.sparsity, 2), layer.format, layer.values, layer.choices)
         groups.setdefault(key, []).append(layer)
-    rows = [("layers", "shape", "sparsity", "stored as", "tokens", "kernel", "time", "dense", "speed-up", "why")]
+    rows: list[tuple[str, ...]] = [_COLUMNS]
     for layers in groups.values():
         rows.extend(_rows_of(layers))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]

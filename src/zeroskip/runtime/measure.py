@@ -28,7 +28,7 @@ SAME_SPARSITY = 0.01
 _SAMPLE_S = 200e-6
 _ROUNDS = (3, 31)
 _MOST_COPIES = 64
-_SHARE_S = 0.6
+_SHARE_S = 0.4
 
 
 @dataclass(frozen=True)
@@ -189,18 +189,22 @@ def _interleaved(packs: Mapping[str, Sequence[Packed]], n: int, share_s: float, 
     alive = [name for name, span in once.items() if span <= HOPELESS * fastest or name in keep]
     inner = {name: max(1, round(_SAMPLE_S / max(once[name] * len(packs[name]), 1e-7))) for name in alive}
     spans: dict[str, list[float]] = {name: [] for name in alive}
+    round_s = sum(once[name] * len(packs[name]) * inner[name] for name in alive)
+    least = _ROUNDS[0] if round_s * _ROUNDS[0] < 4 * share_s else 0  # so long that once is enough: noise is short
     end = time.perf_counter() + share_s
     for done in range(_ROUNDS[1]):
-        if done >= _ROUNDS[0] and time.perf_counter() > end:
+        if done >= least and time.perf_counter() + round_s > end:
             break
         for name in alive:
             spans[name].append(sample(packs[name], inner[name]))
+    spans = {name: found for name, found in spans.items() if found}
     return {name: statistics.median(spans[name]) if name in spans else once[name] for name in packs}
 
 
 def _new_shapes_first(groups: Sequence[Group]) -> list[Group]:
     seen: set[tuple[int, int]] = set()
-    fresh, again = [], []
+    fresh: list[Group] = []
+    again: list[Group] = []
     for group in groups:
         shape = group.layers[0].matrix.shape
         (again if shape in seen else fresh).append(group)
@@ -218,32 +222,35 @@ def _nearest(group: Group, measured: Sequence[Group]) -> Group | None:
 _NM_GROUPS = (4, 8, 16, 32)
 _BLOCKS = ((16, 1), (16, 16), (8, 1), (4, 4), (4, 1), (1, 16), (1, 4))
 _SAMPLE_ROWS = 64
+# A pattern may store this much more than the entries there are.
+_PADDING = 1.05
 
 
 def structure_of(matrix: SparseMatrix, dense: npt.NDArray[np.float32]) -> SparseMatrix | None:
     """The matrix as N:M or as blocks, where its zeros follow such a pattern; None where they follow none."""
     head = dense[:_SAMPLE_ROWS] != 0  # most matrices have no pattern, and some rows show it
     for m in _NM_GROUPS:
-        n = _kept_of(head, m, matrix.density) and _kept_of(dense != 0, m, matrix.density)
+        n = _kept_of(head, m) and _kept_of(dense != 0, m)
         if n:
             return NM.from_dense(dense, dtype=matrix.dtype, n=n, m=m)
     for block in _BLOCKS:
-        if _in_blocks(head, block, matrix.density) and _in_blocks(dense != 0, block, matrix.density):
+        if _in_blocks(head, block) and _in_blocks(dense != 0, block):
             return BSR.from_dense(dense, dtype=matrix.dtype, block=block)
     return None
 
 
-def _kept_of(nonzero: npt.NDArray[np.bool_], m: int, density: float) -> int:
+def _kept_of(nonzero: npt.NDArray[np.bool_], m: int) -> int:
     """The n of n:m if the pattern holds and pads next to nothing, else 0."""
     rows, columns = nonzero.shape
     if columns % m:
         return 0
     n = int(nonzero.reshape(rows, columns // m, m).sum(axis=2).max())
-    return n if 0 < n < m and n / m <= density * 1.05 else 0
+    return n if 0 < n < m and n / m <= nonzero.mean() * _PADDING else 0
 
 
-def _in_blocks(nonzero: npt.NDArray[np.bool_], block: tuple[int, int], density: float) -> bool:
+def _in_blocks(nonzero: npt.NDArray[np.bool_], block: tuple[int, int]) -> bool:
     (rows, columns), (r, c) = nonzero.shape, block
     if rows % r or columns % c:
         return False
-    return bool(nonzero.reshape(rows // r, r, columns // c, c).any(axis=(1, 3)).mean() <= density * 1.05)
+    filled = nonzero.reshape(rows // r, r, columns // c, c).any(axis=(1, 3)).mean()
+    return bool(filled <= nonzero.mean() * _PADDING)

@@ -1,0 +1,157 @@
+"""From timings to storage: what each goal keeps, and what the reasons say."""
+
+import numpy as np
+import pytest
+
+from zeroskip import DamagedFile
+from zeroskip.formats import BSR, NM, Bitmask
+from zeroskip.runtime.choose import choose
+from zeroskip.runtime.layerplan import Choice, LayerPlan, group_name, lane_limits, plan_from_json, table
+from zeroskip.runtime.measure import Group, Layer, Timing, groups_of, structure_of
+
+SIZES = [1, 16, 256]
+
+
+def timing(kernel, nbytes, *times):
+    return Timing(f"spmm_{kernel}", kernel.split("_")[0], "float32", nbytes, dict(zip(SIZES, times, strict=True)))
+
+
+def group(*timings, sparsity=0.6, borrowed=None):
+    matrix = Bitmask.from_dense(np.eye(4, dtype=np.float32))
+    return Group([Layer("x", matrix, sparsity)], list(timings), borrowed)
+
+
+DENSE = timing("dense_f32", 4000, 10.0, 10.0, 10.0)
+
+
+def kernels(choices):
+    return [choice.kernel for choice in choices]
+
+
+def test_balanced_keeps_one_packing_where_a_second_gains_little():
+    a, b = timing("bitmask_f32", 2000, 5.0, 6.0, 5.0), timing("csr_f32", 2400, 5.4, 5.6, 5.4)
+    chosen = choose(group(DENSE, a, b), SIZES, "balanced")
+    assert len(set(kernels(chosen))) == 1
+    assert all(choice.speedup > 1.6 for choice in chosen)
+
+
+def test_balanced_adds_a_second_packing_that_gains_more_than_ten_percent():
+    a, b = timing("bitmask_f32", 2000, 4.0, 5.0, 5.0), timing("csr_f32", 2400, 8.0, 5.0, 4.0)
+    chosen = choose(group(DENSE, a, b), SIZES, "balanced")
+    assert kernels(chosen) == ["spmm_bitmask_f32", "spmm_bitmask_f32", "spmm_csr_f32"]
+    assert "second time" in chosen[2].reason
+
+
+def test_balanced_never_holds_three():
+    a = timing("bitmask_f32", 2000, 2.0, 8.0, 8.0)
+    b = timing("csr_f32", 2400, 8.0, 2.0, 8.0)
+    c = timing("bsr_f32", 2400, 8.0, 8.0, 2.0)
+    assert len(set(kernels(choose(group(DENSE, a, b, c), SIZES, "balanced")))) == 2
+    assert len(set(kernels(choose(group(DENSE, a, b, c), SIZES, "speed")))) == 3
+
+
+def test_dense_is_chosen_where_sparsity_loses_and_the_reason_says_so():
+    slow = timing("csr_f32", 2400, 30.0, 30.0, 30.0)
+    for goal in ("balanced", "speed", "memory"):
+        chosen = choose(group(DENSE, slow), SIZES, goal)
+        assert set(kernels(chosen)) == {"spmm_dense_f32"}
+        assert "0.33x dense" in chosen[0].reason
+
+
+def test_memory_takes_the_smallest_that_is_no_slower_than_dense():
+    small, fast = timing("bitmask_f32", 1000, 9.0, 9.0, 9.0), timing("csr_f32", 2000, 3.0, 3.0, 3.0)
+    tiny = timing("nm_f32", 500, 11.0, 11.0, 11.0)
+    assert set(kernels(choose(group(DENSE, small, fast, tiny), SIZES, "memory"))) == {"spmm_bitmask_f32"}
+
+
+def test_too_little_sparsity_is_said():
+    chosen = choose(group(DENSE, sparsity=0.03), SIZES, "balanced")
+    assert "3% of the weights are zero" in chosen[0].reason
+
+
+def test_sizes_that_never_happen_hold_no_packing():
+    a, b = timing("bitmask_f32", 2000, 9.0, 4.0, 4.0), timing("csr_f32", 2400, 1.0, 5.0, 5.0)
+    chosen = choose(group(DENSE, a, b), SIZES, "balanced", ignored=(1,))
+    assert set(kernels(chosen)) == {"spmm_bitmask_f32"}
+    assert chosen[0].n == 1
+
+
+def test_a_borrowed_measurement_is_said():
+    a = timing("bitmask_f32", 2000, 4.0, 5.0, 5.0)
+    assert "time ran out" in choose(group(DENSE, a, borrowed=0.5), SIZES, "balanced")[0].reason
+
+
+def test_layers_share_a_measurement_by_shape_sparsity_and_pattern():
+    rng = np.random.default_rng(0)
+
+    def layer(name, shape, sparsity):
+        dense = rng.standard_normal(shape).astype(np.float32)
+        return Layer(name, Bitmask.from_dense(dense), sparsity)
+
+    layers = [layer("a", (4, 8), 0.5), layer("b", (4, 8), 0.503), layer("c", (4, 8), 0.6), layer("d", (8, 4), 0.5)]
+    assert [[item.name for item in found.layers] for found in groups_of(layers)] == [["a", "b"], ["c"], ["d"]]
+
+
+def test_patterns_are_recognised_and_only_where_they_hold():
+    rng = np.random.default_rng(0)
+    dense = rng.standard_normal((128, 64)).astype(np.float32)
+    groups = dense.reshape(128, 16, 4)
+    two_of_four = np.where(np.argsort(np.argsort(-np.abs(groups))) < 2, groups, 0).reshape(128, 64).astype(np.float32)
+    found = structure_of(Bitmask.from_dense(two_of_four), two_of_four)
+    assert isinstance(found, NM)
+    assert (found.n, found.m) == (2, 4)
+    blocks = dense * np.kron(rng.random((8, 64)) < 0.4, np.ones((16, 1))).astype(np.float32)
+    found = structure_of(Bitmask.from_dense(blocks), blocks)
+    assert isinstance(found, BSR)
+    assert found.block == (16, 1)
+    random = np.where(rng.random((128, 64)) < 0.5, dense, 0).astype(np.float32)
+    assert structure_of(Bitmask.from_dense(random), random) is None
+    broken = two_of_four.copy()
+    broken[100, :4] = 1  # beyond the rows that are looked at first
+    assert not isinstance(structure_of(Bitmask.from_dense(broken), broken), NM)
+
+
+def test_lane_limits_lie_between_the_sizes():
+    assert lane_limits([1, 16, 256]) == [1, 64, None]
+    assert lane_limits([8]) == [None]
+
+
+def plan(name="layers.0.q", n=(1, 16)):
+    choices = tuple(
+        Choice(size, "spmm_csr_f32_avx2", 1e-5, "spmm_dense_f32_avx2", 2e-5, "csr 2.00x dense") for size in n
+    )
+    return LayerPlan(name, (4, 8), 0.5, "csr", "float32", 100, choices)
+
+
+def test_plan_round_trip_and_table():
+    plans = (plan("layers.0.q"), plan("layers.1.q"), plan("layers.1.k"))
+    assert plan_from_json("x", [item.as_json() for item in plans]) == plans
+    text = table(plans)
+    assert "2.00x" in text
+    assert "(3)" in text
+    assert len(text.splitlines()) == 2 + 2
+
+
+def test_group_names():
+    assert group_name(["a.0.q", "a.1.q"]) == "a.*.q (2)"
+    assert group_name(["a.0.q", "a.0.k", "a.1.q"]) == "a.*.q and 1 more (3)"
+    assert group_name(["head"]) == "head"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [4]},
+        {"shape": [0, 4]},
+        {"sparsity": "half"},
+        {"choices": []},
+        {"choices": [{"n": 16}]},
+        {"name": None},
+        {"nbytes": -1},
+    ],
+)
+def test_damaged_plans_are_refused(change):
+    with pytest.raises(DamagedFile):
+        plan_from_json("x", [{**plan().as_json(), **change}])
+    with pytest.raises(DamagedFile):
+        plan_from_json("x", [3])
