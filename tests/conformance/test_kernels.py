@@ -19,16 +19,10 @@ from zeroskip.testing import CASES, Bound, Case, assert_close, bound, guarded, r
 SIZES = (1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 128, 130)
 EPILOGUES = ((False, None), (True, None), (False, "relu"), *((True, activation) for activation in ACTIVATIONS))
 KERNELS = {kernel.name: kernel for kernel in registry}
+USABLE = [name for name, kernel in KERNELS.items() if kernel.why_not() is None]
+# At these sizes every bias and activation is tried, at the others a few of them.
+ALL_EPILOGUES_AT = (1, 8, 33, 130)
 CASES_BY_NAME = {case.name: case for case in CASES}
-
-
-def usable(name: str) -> Kernel:
-    """The kernel, or a skip with its own reason."""
-    kernel = KERNELS[name]
-    reason = kernel.why_not()
-    if reason is not None:
-        pytest.skip(f"{name}: {reason}")
-    return kernel
 
 
 def storage(kernel: Kernel) -> str:
@@ -66,11 +60,11 @@ def stored_whole(a: SparseMatrix) -> CSR:
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["columns", "rows"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", USABLE)
 def test_keeps_the_error_bound(
     name: str, case: Case, transposed: bool, record_property: Callable[[str, object], None]
 ) -> None:
-    kernel = usable(name)
+    kernel = KERNELS[name]
     a = matrix(case.name, storage(kernel), kernel.dtype)
     reason = kernel.rejects(a, max(SIZES))
     if reason is not None:
@@ -87,7 +81,7 @@ def test_keeps_the_error_bound(
         x = x_all[:, :n]
         source = guarded(x.T.shape if transposed else x.shape, shift=n % 3)
         source.array[...] = x.T if transposed else x
-        for with_bias, activation in EPILOGUES:
+        for with_bias, activation in EPILOGUES if n in ALL_EPILOGUES_AT else EPILOGUES[:3]:
             out = guarded((n, a.shape[0]) if transposed else (a.shape[0], n), shift=n % 2)
             prepared.run(
                 source.array, out.array, bias=bias if with_bias else None, activation=activation, transposed=transposed
@@ -105,9 +99,9 @@ def test_keeps_the_error_bound(
     record_property("checks", checks)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", USABLE)
 def test_rounds_a_float32_matrix_to_its_own_dtype(name: str) -> None:
-    kernel = usable(name)
+    kernel = KERNELS[name]
     exact = CASES_BY_NAME["33x97"].matrix(storage(kernel))
     x = random_dense((exact.shape[1], 33), 0.0, seed=5)
     out = np.full((exact.shape[0], 33), np.nan, dtype=np.float32)
@@ -116,9 +110,9 @@ def test_rounds_a_float32_matrix_to_its_own_dtype(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("name", [name for name, kernel in KERNELS.items() if kernel.dtype == "float32"])
+@pytest.mark.parametrize("name", [name for name in USABLE if KERNELS[name].dtype == "float32"])
 def test_widens_a_narrow_matrix_exactly(name: str, dtype: str) -> None:
-    kernel = usable(name)
+    kernel = KERNELS[name]
     narrow = CASES_BY_NAME["33x97"].matrix(storage(kernel), dtype)
     x = random_dense((narrow.shape[1], 9), 0.0, seed=5)
     out = np.full((narrow.shape[0], 9), np.nan, dtype=np.float32)
@@ -127,9 +121,9 @@ def test_widens_a_narrow_matrix_exactly(name: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["coo", "csr", "bitmask", "bsr", "nm"])
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", USABLE)
 def test_prepares_from_every_format_or_says_why_not(name: str, source: str) -> None:
-    kernel = usable(name)
+    kernel = KERNELS[name]
     params: dict[str, object] = {"bsr": {"block": (4, 4)}, "nm": {"n": 2, "m": 4}}.get(source, {})
     nm = CASES_BY_NAME["31x95"].matrix("nm") if source == "nm" else None
     a = nm or CASES_BY_NAME["64x256"].matrix("csr").convert(source, **params)
@@ -143,9 +137,9 @@ def test_prepares_from_every_format_or_says_why_not(name: str, source: str) -> N
     assert_close(out, bound(a.astype(kernel.dtype), x))
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", USABLE)
 def test_gives_the_same_bits_twice_and_leaves_its_inputs_alone(name: str) -> None:
-    kernel = usable(name)
+    kernel = KERNELS[name]
     a = CASES_BY_NAME["65x257"].matrix(storage(kernel), kernel.dtype)
     before = {key: value.copy() for key, value in a.arrays().items()}
     x = random_dense((a.shape[1], 65), 0.0, seed=8)
@@ -162,9 +156,9 @@ def test_gives_the_same_bits_twice_and_leaves_its_inputs_alone(name: str) -> Non
         np.testing.assert_array_equal(value, before[key])
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", USABLE)
 def test_reads_memory_that_it_may_not_write(name: str) -> None:
-    kernel = usable(name)
+    kernel = KERNELS[name]
     a = CASES_BY_NAME["32x96"].matrix(storage(kernel), kernel.dtype)
     x = random_dense((a.shape[1], 8), 0.0, seed=8)
     bias = random_dense((a.shape[0],), 0.0, seed=9)
@@ -176,11 +170,37 @@ def test_reads_memory_that_it_may_not_write(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KERNELS)
+def test_can_run_here(name: str) -> None:
+    """Lists what is not tested on this machine, each with its own reason."""
+    reason = KERNELS[name].why_not()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@pytest.mark.parametrize("name", KERNELS)
 def test_names_follow_the_grammar(name: str) -> None:
     kernel = KERNELS[name]
     short = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[kernel.dtype]
     assert name.split("_")[:3] == [kernel.op, kernel.format, short]
     assert kernel.isa in name.split("_")[3:]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("name", [name for name in USABLE if KERNELS[name].origin == "native"])
+def test_any_number_of_threads(name: str, threads: int) -> None:
+    from zeroskip.kernels.cpu import get_num_threads, set_num_threads
+
+    kernel = KERNELS[name]
+    a = matrix("tall", storage(kernel), kernel.dtype)
+    x = random_dense((a.shape[1], 33), 0.0, seed=10)
+    out = np.full((a.shape[0], 33), np.nan, dtype=np.float32)
+    before = get_num_threads()
+    try:
+        set_num_threads(threads)
+        kernel.prepare(a).run(x, out)
+    finally:
+        set_num_threads(before)
+    assert_close(out, bound(a, x))
 
 
 def test_the_native_module_is_there() -> None:

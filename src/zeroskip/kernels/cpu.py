@@ -22,9 +22,13 @@ Source = tuple[dict[str, Array], str, dict[str, int]]
 class NativePrepared:
     """A matrix packed by the native module; `packed` is what a native program takes."""
 
-    kernel: str
     shape: tuple[int, int]
     packed: Any
+
+    @property
+    def kernel(self) -> str:
+        """The kernel that the native module will run, by its own account."""
+        return str(self.packed.kernel)
 
     @property
     def nbytes(self) -> int:
@@ -67,7 +71,7 @@ class NativeKernel:
     def prepare(self, a: SparseMatrix) -> NativePrepared:
         arrays, dtype, params = _SOURCES[self.format](a)
         packed = _native.pack(self.name, a.shape[0], a.shape[1], self.format, arrays, dtype, params)
-        return NativePrepared(self.name, a.shape, packed)
+        return NativePrepared(a.shape, packed)
 
 
 def _bits(data: Array) -> Array:

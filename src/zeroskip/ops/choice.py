@@ -16,6 +16,8 @@ from ..kernels._base import Float32
 
 # A sample shorter than this is mostly clock and call; shorter kernels run several times in one sample.
 MIN_SAMPLE_S = 100e-6
+# Pause before the kernels of another library: its threads go to sleep meanwhile.
+SETTLE_S = 10e-3
 # What is this many times slower than the best, by the cost model or in warm-up, is not timed further.
 HOPELESS = 4.0
 # Two sparse kernels closer than this are equally fast; the smaller one is taken.
@@ -105,13 +107,18 @@ def measure(
     activation: str | None = None,
     budget_s: float = 0.2,
     min_sample_s: float = MIN_SAMPLE_S,
+    settle_s: float = SETTLE_S,
     flush_bytes: int = 0,
     keep: Sequence[str] = (),
 ) -> list[float]:
     """Median seconds of one run of each candidate, in the order given.
 
-    Candidates take turns, so that a change of clock or a neighbour's load meets all of them. Each has a warm-up run;
-    those hopelessly slow then keep that one figure and drop out, except the names in `keep`.
+    Candidates take turns, so that a change of clock or a neighbour's load meets all of them. Those hopelessly slow in
+    their first timed run keep that one figure and drop out, except the names in `keep`.
+
+    Threads of one library that spin while they wait for work slow the next one down (libgomp's do for milliseconds,
+    OpenBLAS's for about 20, Intel's for 200). So candidates of one origin take their turns together; before those of
+    another origin there is a pause, and each has a run that is not timed, which wakes its own threads.
 
     Args:
         prepared: Candidates, all of the same matrix.
@@ -121,40 +128,84 @@ def measure(
         activation: As in `Prepared.run`.
         budget_s: Time for all of them together; each is timed at least three times whatever it costs.
         min_sample_s: Shorter runs are repeated within one sample.
+        settle_s: Pause between origins; none where all candidates have the same.
         flush_bytes: Before each sample, walk over a buffer of this size so that weights come from memory, as they do in
             a model larger than the caches; a sample is then a single run.
         keep: Kernel names never dropped.
     """
     if not prepared:
         return []
-    rows, columns = prepared[0].shape
-    x = np.random.default_rng(0).standard_normal((n, columns) if transposed else (columns, n), dtype=np.float32)
-    out = np.empty((n, rows) if transposed else (rows, n), dtype=np.float32)
-    trash = np.zeros(flush_bytes // 4, dtype=np.float32)
-
-    def sample(candidate: Prepared, inner: int) -> float:
-        if flush_bytes:
-            np.add(trash, 1.0, out=trash)
-        start = time.perf_counter()
-        for _ in range(inner):
-            candidate.run(x, out, bias=bias, activation=activation, transposed=transposed)
-        return (time.perf_counter() - start) / inner
-
-    for candidate in prepared:
-        sample(candidate, 1)  # first touch of pages, lazy compilation, thread pools
-    times = [[sample(candidate, 1)] for candidate in prepared]
-    first = [spans[0] for spans in times]
-    alive = [i for i, c in enumerate(prepared) if first[i] <= HOPELESS * min(first) or c.kernel in keep]
-    inner = [1 if flush_bytes else max(1, round(min_sample_s / max(span, 1e-7))) for span in first]
-    for i in alive:
-        times[i].clear()
+    bench = _Bench(prepared, n, transposed, bias, activation, settle_s, flush_bytes)
+    everyone = range(len(prepared))
+    for candidate in everyone:
+        bench.run(candidate)  # first touch of pages, lazy compilation, thread pools
+    first = bench.turn(everyone, [1] * len(prepared))
+    fastest = min(first.values())
+    alive = [i for i in everyone if first[i] <= HOPELESS * fastest or prepared[i].kernel in keep]
+    repeats = [1 if flush_bytes else max(1, round(min_sample_s / max(first[i], 1e-7))) for i in everyone]
+    times = {i: [] if i in alive else [first[i]] for i in everyone}
     end = time.perf_counter() + budget_s
     for done in range(_MAX_ROUNDS):
         if done >= _MIN_ROUNDS and time.perf_counter() > end:
             break
-        for i in alive:
-            times[i].append(sample(prepared[i], inner[i]))
-    return [statistics.median(spans) for spans in times]
+        for i, spent in bench.turn(alive, repeats).items():
+            times[i].append(spent)
+    return [statistics.median(times[i]) for i in everyone]
+
+
+class _Bench:
+    """Candidates with the arrays they run on."""
+
+    def __init__(
+        self,
+        prepared: Sequence[Prepared],
+        n: int,
+        transposed: bool,
+        bias: Float32 | None,
+        activation: str | None,
+        settle_s: float,
+        flush_bytes: int,
+    ) -> None:
+        rows, columns = prepared[0].shape
+        rng = np.random.default_rng(0)
+        self._prepared = prepared
+        self._origins = [_origin(item.kernel) for item in prepared]
+        self._x = rng.standard_normal((n, columns) if transposed else (columns, n), dtype=np.float32)
+        self._out = np.empty((n, rows) if transposed else (rows, n), dtype=np.float32)
+        self._bias, self._activation, self._transposed = bias, activation, transposed
+        self._settle_s = settle_s
+        self._trash = np.zeros(flush_bytes // 4, dtype=np.float32)
+
+    def run(self, candidate: int) -> None:
+        self._prepared[candidate].run(
+            self._x, self._out, bias=self._bias, activation=self._activation, transposed=self._transposed
+        )
+
+    def turn(self, candidates: Sequence[int], repeats: Sequence[int]) -> dict[int, float]:
+        """One sample of each candidate, in seconds a run."""
+        spent = {}
+        origins = list(dict.fromkeys(self._origins[i] for i in candidates))
+        for origin in origins:
+            own = [i for i in candidates if self._origins[i] == origin]
+            if len(origins) > 1:
+                time.sleep(self._settle_s)
+                self.run(own[0])
+            for i in own:
+                spent[i] = self._sample(i, repeats[i])
+        return spent
+
+    def _sample(self, candidate: int, repeats: int) -> float:
+        if self._trash.size:
+            np.add(self._trash, 1.0, out=self._trash)
+        start = time.perf_counter()
+        for _ in range(repeats):
+            self.run(candidate)
+        return (time.perf_counter() - start) / repeats
+
+
+def _origin(name: str) -> str:
+    """Whose threads a kernel uses."""
+    return registry.get(name).origin if name in registry else ""
 
 
 def decide(measured: Sequence[Measured], formats: dict[str, str]) -> tuple[str, str]:

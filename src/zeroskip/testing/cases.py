@@ -113,7 +113,7 @@ CASES = (
     *(Case(f"{m}x{k}", _random(m, k, 0.8)) for m, k in ((63, 255), (64, 256), (65, 257))),
     Case("very sparse", _random(130, 300, 0.98)),
     Case("long rows", _random(20, 1100, 0.9)),
-    Case("tall", _random(1025, 24, 0.7)),
+    Case("tall", _random(515, 24, 0.7)),
     Case("more than 65536 columns", _random(3, 70001, 0.999), max_n=9),
     Case("int32 indices", _random(40, 50, 0.6), index_dtype="int32"),
     Case("int64 indices", _random(40, 50, 0.6), index_dtype="int64"),

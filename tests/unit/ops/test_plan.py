@@ -93,6 +93,20 @@ def test_measure_drops_the_hopeless_but_not_those_to_keep() -> None:
     assert times[1] >= 0.02
 
 
+def test_measure_lets_other_libraries_fall_asleep_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels of one origin take turns without a pause; before another origin there is one, and a run not timed."""
+    log: list[str] = []
+    monkeypatch.setattr(choice.time, "sleep", lambda seconds: log.append(f"pause {seconds}"))
+    names = ["spmm_csr_f32_scalar", "spmm_dense_f32_numpy", "spmm_dense_f32_scalar"]
+    monkeypatch.setattr(Sleeper, "run", lambda self, x, out, **_: log.append(self.kernel))
+    choice.measure([Sleeper(name, 0.0) for name in names], 1, budget_s=0.01, min_sample_s=0.0, settle_s=0.5)
+    turn = ["pause 0.5", names[0], names[0], names[2], "pause 0.5", names[1], names[1]]
+    assert log[3:17] == turn * 2
+    log.clear()
+    choice.measure([Sleeper(name, 0.0) for name in names[::2]], 1, budget_s=0.01, min_sample_s=0.0)
+    assert not any(entry.startswith("pause") for entry in log)
+
+
 def test_measure_keeps_to_its_budget() -> None:
     start = time.perf_counter()
     choice.measure([Sleeper("one", 0.001)], 1, budget_s=0.03)
