@@ -23,7 +23,7 @@ from ._base import (
 if TYPE_CHECKING:
     from .coo import COO
 
-_POPCOUNT = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1).astype(np.int64)
+_POPCOUNT = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1).astype(np.uint8)
 
 
 @register_format
@@ -69,7 +69,7 @@ class Bitmask(SparseMatrix):
     def indptr(self) -> npt.NDArray[np.int64]:
         """Offset of each row's first value in `data` (M + 1), counted from the bits."""
         offsets = np.zeros(self.shape[0] + 1, dtype=np.int64)
-        np.cumsum(_POPCOUNT[self.bits].sum(axis=1), out=offsets[1:])
+        np.cumsum(_set_bits(self.bits), out=offsets[1:])
         return offsets
 
     @classmethod
@@ -87,3 +87,14 @@ class Bitmask(SparseMatrix):
     def entries(self) -> Entries:
         rows, cols = np.nonzero(self.mask())
         return Entries(rows, cols, self.data)
+
+
+def _set_bits(bits: Array) -> npt.NDArray[np.int64]:
+    """How many bits are set in each row, eight bytes at a time where they fit: loading a model counts all its bits."""
+    count = getattr(np, "bitwise_count", None)  # NumPy 2
+    if count is None:
+        counted: npt.NDArray[np.int64] = _POPCOUNT[bits].sum(axis=1, dtype=np.int64)
+        return counted
+    words = bits.view(np.uint64) if bits.shape[1] % 8 == 0 else bits
+    sums: npt.NDArray[np.int64] = count(words).sum(axis=1, dtype=np.int64)
+    return sums

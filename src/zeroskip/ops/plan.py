@@ -6,7 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -186,7 +186,8 @@ _lock = threading.Lock()
 def cached_plan(op: str, a: SparseMatrix, n: int, kernel: str) -> Plan:
     """The plan of an earlier call with this very matrix, or a new one kept as long as the matrix lives.
 
-    Chosen anew for each power of two of `n` up to 256; a named kernel has one plan for all.
+    Chosen anew for each operation and each power of two of `n` up to 256; a named kernel has one plan for all sizes.
+    Plans that end at the same kernel share the packed matrix.
     """
     size = 1 if kernel != "auto" else min(256, 1 << max(0, n - 1).bit_length())
     key = (op, kernel, size)
@@ -195,5 +196,7 @@ def cached_plan(op: str, a: SparseMatrix, n: int, kernel: str) -> Plan:
     if found is None:
         found = plan(op, a, n=1 if op == "spmv" else max(1, min(n, 256)), kernel=kernel)
         with _lock:
-            _cache.setdefault(a, {})[key] = found
+            plans = _cache.setdefault(a, {})
+            packed = next((other.prepared for other in plans.values() if other.kernel == found.kernel), found.prepared)
+            found = plans[key] = replace(found, prepared=packed)
     return found

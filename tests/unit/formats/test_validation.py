@@ -148,6 +148,15 @@ def test_bitmask(message: str, damage: Callable[[Bitmask], dict[str, Any]]) -> N
     breaks(mask, message, **damage(mask))
 
 
+@pytest.mark.parametrize("columns", [8, 60, 63, 64, 65, 128])
+def test_bitmask_counts_bits_however_rows_are_cut(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = np.random.default_rng(columns).integers(0, 2, (9, columns)).astype(np.float32)
+    expected = [0, *np.cumsum(np.count_nonzero(dense, axis=1)).tolist()]
+    assert Bitmask.from_dense(dense).indptr.tolist() == expected
+    monkeypatch.delattr(np, "bitwise_count", raising=False)  # as NumPy 1 is
+    assert Bitmask.from_dense(dense).indptr.tolist() == expected
+
+
 def test_bitmask_layout() -> None:
     mask = Bitmask.from_dense(DENSE)
     assert mask.bits.tolist() == [[0b1010, 0], [0, 0], [0b101, 0b10], [0b10000, 0b1]]

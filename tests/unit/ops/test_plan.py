@@ -220,6 +220,7 @@ def test_plans_of_direct_calls_are_kept_as_long_as_the_matrix() -> None:
     assert cached_plan("linear", a, 5, "auto") is not first
     named = cached_plan("spmm", a, 5, "spmm_dense_f32_numpy")
     assert cached_plan("spmm", a, 500, "spmm_dense_f32_numpy") is named
+    assert cached_plan("linear", a, 5, "spmm_dense_f32_numpy").prepared is named.prepared
     gone = weakref.ref(first)
     del first, named
     a = None
