@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,12 +151,9 @@ def _check_code(where: str, file: TensorFile, tensor: str, dtype: str) -> None:
 
 
 def dense_tensor(file: TensorFile, name: str) -> Array:
-    """A float32 tensor of the file, mapped."""
-    if file.code(name) != "F32":
-        raise DamagedFile(f"load: {file.path}: tensor {name!r} is {file.code(name)}, it must be F32; save it again.")
+    """A floating tensor of the file, mapped: float32, float16, or bfloat16 as uint16."""
+    if file.code(name) not in _CODES.values():
+        raise DamagedFile(
+            f"load: {file.path}: tensor {name!r} is {file.code(name)}, it must be one of {', '.join(_CODES.values())}."
+        )
     return file.array(name)
-
-
-def total_bytes(matrices: Iterable[Matrix]) -> int:
-    """Bytes of some matrices together."""
-    return sum(matrix.nbytes for matrix in matrices)

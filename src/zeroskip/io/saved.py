@@ -76,8 +76,8 @@ class SavedModel:
             raise DamagedFile(f"load: {self.folder}: matrix {name!r} is not in {MANIFEST}; save the model again.")
         return read_matrix(self.tensors, name, self.manifest.linears[name])
 
-    def dense(self, name: str) -> npt.NDArray[np.float32]:
-        """A float32 tensor over the mapped file."""
+    def dense(self, name: str) -> npt.NDArray[Any]:
+        """A dense tensor over the mapped file; bfloat16 as uint16."""
         return dense_tensor(self.tensors, name)
 
     def read_file(self, name: str) -> bytes:
@@ -105,7 +105,7 @@ def save(
         folder: Where to; see `write_folder` for what may be replaced.
         manifest: What zeroskip.json says; its `linears` are taken from `matrices`.
         matrices: Weight matrices by name.
-        tensors: Everything else by name, float32.
+        tensors: Everything else by name: float32, float16, or bfloat16 as uint16.
         files: Other files by name: the tokenizer's.
     """
     for name in files:
@@ -113,7 +113,7 @@ def save(
 
     def fill(work: Path) -> None:
         arrays: dict[str, npt.NDArray[Any]] = dict(tensors)
-        bfloat16: set[str] = set()
+        bfloat16 = {name for name, array in tensors.items() if array.dtype == np.uint16}
         for name, matrix in matrices.items():
             arrays.update(tensors_of(name, matrix))
             bfloat16 |= bfloat16_names(name, matrix)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._errors import InvalidArgument, KernelUnavailable, UnsupportedModel
-from ..formats import DTYPES, Bitmask, SparseMatrix
+from ..formats import DTYPES, Bitmask, SparseMatrix, to_bits
 from ..io import DENSE, DenseMatrix, Matrix, encode, smallest_format
 from ..kernels import registry
 from .choose import OPTIMIZE, choose
@@ -23,6 +23,7 @@ from .text import Text, TextSettings, special_tokens, text_of
 if TYPE_CHECKING:
     from .compiled import CompiledModel
     from .fallback import CompiledModule
+    from .graph import Graph
 
 Float32 = npt.NDArray[np.float32]
 Ranges = tuple[tuple[int | None, Packed], ...]
@@ -116,6 +117,10 @@ def _compile_known(loaded: Any, settings: Settings) -> CompiledModel:
     started = time.perf_counter()
     settings.progress("lower", 0, 1)
     lowered = lower(loaded.model)
+    text = _text_of(loaded, lowered.kind)
+    graph = lowered.graph
+    if lowered.kind == "encoder":
+        graph = graph.with_pooling({"cls": "first"}.get(text.settings.pooling or "", text.settings.pooling or "mean"))
     settings.progress("lower", 1, 1)
     values = settings.values or DEFAULT_VALUES[lowered.kind]
     layers = read_layers(lowered.linears, values, settings.progress)
@@ -137,14 +142,20 @@ def _compile_known(loaded: Any, settings: Settings) -> CompiledModel:
         family=loaded.family,
         name=loaded.name,
         values=values,
-        graph=lowered.graph,
-        tensors=lowered.tensors,
+        graph=graph,
+        tensors=round_tables(lowered.tensors, graph, values),
         ranges=ranges,
         matrix_of=matrix_of,
         plan=plan,
-        text=_text_of(loaded, lowered.kind),
+        text=text,
         machine={**fingerprint(), "compile_s": round(time.perf_counter() - started, 3)},
     )
+
+
+def round_tables(tensors: Mapping[str, Float32], graph: Graph, values: str) -> dict[str, npt.NDArray[Any]]:
+    """The dense tensors with embedding tables in the value type of the weights; norms and biases stay float32."""
+    tables = {step["table"] for step in graph.steps if step["op"] == "embed" and step["input"] == "ids"}
+    return {name: to_bits(array, values) if name in tables else array for name, array in tensors.items()}
 
 
 def read_layers(linears: Mapping[str, Float32], values: str, progress: Progress) -> list[Layer]:

@@ -92,10 +92,12 @@ class CompiledModel:
                 f"model: {given[0]} is no argument of a compiled model; leave it out, or use generate()."
             )
         batch = Batch(input_ids, attention_mask, self.vocabulary)
-        types = None if token_type_ids is None else batch.select(integers("token_type_ids", token_type_ids))
-        if self.kind == "encoder":
-            return Output(last_hidden_state=batch.pad(self.hidden(batch.sequences(), types)))
-        return Output(logits=batch.pad(self.logits(batch.sequences())))
+        types = None
+        if token_type_ids is not None and "types" in self._graph.inputs:
+            types = batch.select(integers("token_type_ids", token_type_ids))
+        if "logits" in self._graph.outputs:
+            return Output(logits=batch.pad(self.logits(batch.sequences())))
+        return Output(last_hidden_state=batch.pad(self.hidden(batch.sequences(), types)))
 
     def embed(
         self,
@@ -119,10 +121,9 @@ class CompiledModel:
         listed = [texts] if isinstance(texts, str) else list(texts)
         settings = self._text.settings
         vectors = embed_ids(
-            self.hidden,
+            self.vectors,
             self._text.encode(listed),
             features=self.features,
-            pooling=settings.pooling or "mean",
             normalize=settings.normalize if normalize is None else normalize,
             batch_size=batch_size,
             progress=progress,
@@ -170,6 +171,38 @@ class CompiledModel:
             stream=stream,
             context=self._text.settings.max_length,
         )
+
+    def hidden(self, ids: Sequence[Ids], types: Sequence[Ids] | None = None) -> Float32:
+        """The last hidden state (tokens, features) of some sequences, one behind the other."""
+        return self._program.run(ids, types=types, outputs=["hidden"])["hidden"]
+
+    def vectors(self, ids: Sequence[Ids]) -> Float32:
+        """The pooled vector of each sequence, not normalised."""
+        return self._program.run(ids, outputs=["embedding"])["embedding"]
+
+    def logits(self, ids: Sequence[Ids]) -> Float32:
+        """Logits (tokens, vocabulary) of some sequences, one behind the other."""
+        return self._program.run(ids, outputs=["logits"])["logits"]
+
+    def new_cache(self, max_tokens: int) -> Any:
+        """Room for the keys and values of one sequence."""
+        return self._program.new_cache(max_tokens)
+
+    def next_logits(self, ids: Ids, cache: Any) -> Float32:
+        """Append tokens to a cache; logits (vocabulary,) of what follows the last one."""
+        found: Float32 = self._program.run([ids], cache=cache, outputs=["last_logits"])["last_logits"][0]
+        return found
+
+    @property
+    def features(self) -> int:
+        """Width of the hidden state."""
+        return self._graph.features("hidden")
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids are below it."""
+        tables = [step["table"] for step in self._graph.steps if step["op"] == "embed" and step["input"] == "ids"]
+        return min((int(self._tensors[name].shape[0]) for name in tables), default=0)
 
     def report(self, *, json: bool = False) -> Any:
         """The plan: for each layer its shape, sparsity, kernels, their time against dense, and why.
@@ -229,7 +262,8 @@ class CompiledModel:
         return self._text
 
     def _need(self, kind: str, call: str) -> None:
-        if self.kind != kind:
+        needs = "embedding" if kind == "encoder" else "last_logits"
+        if needs not in self._graph.outputs:
             other = "generate() continues text" if self.kind == "decoder" else "embed() makes vectors"
             raise InvalidArgument(f"{call}: this model is a {self.kind}, {call} needs a {kind}; {other} here.")
 

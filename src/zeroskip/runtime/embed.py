@@ -1,4 +1,4 @@
-"""Texts to vectors without padding: sorted by length, packed one behind the other, pooled, put back in order."""
+"""Texts to vectors without padding: sorted by length, packed one behind the other, put back in order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ def embed_ids(
     ids: Sequence[Ids],
     *,
     features: int,
-    pooling: str,
     normalize: bool,
     batch_size: int,
     progress: Progress | None = None,
@@ -45,10 +44,9 @@ def embed_ids(
     """One vector a token sequence, in the order given.
 
     Args:
-        run: Token vectors (tokens, features) of some sequences, one behind the other.
+        run: Pooled vectors (sequences, features) of some sequences.
         ids: Token ids; none of them empty.
         features: Width of a vector.
-        pooling: mean, cls or max over the tokens.
         normalize: Whether to scale vectors to length 1.
         batch_size: Most sequences of one run.
         progress: Called with ("embed", done, total).
@@ -58,24 +56,11 @@ def embed_ids(
     vectors = np.empty((len(ids), features), dtype=np.float32)
     done = 0
     for batch in batches([item.size for item in ids], batch_size):
-        chosen = [ids[index] for index in batch]
-        vectors[batch] = pool(run(chosen), [item.size for item in chosen], pooling)
+        vectors[batch] = run([ids[index] for index in batch])
         done += len(batch)
         if progress:
             progress("embed", done, len(ids))
     return unit(vectors) if normalize else vectors
-
-
-def pool(tokens: Float32, lengths: Sequence[int], pooling: str) -> Float32:
-    """One vector a sequence from the vectors of its tokens."""
-    starts = np.concatenate([[0], np.cumsum(lengths[:-1])]).astype(np.intp)
-    if pooling == "cls":
-        return tokens[starts]
-    if pooling == "max":
-        return np.maximum.reduceat(tokens, starts, axis=0)
-    mean: Float32 = np.add.reduceat(tokens, starts, axis=0)
-    mean /= np.asarray(lengths, dtype=np.float32)[:, None]
-    return mean
 
 
 def unit(vectors: Float32) -> Float32:

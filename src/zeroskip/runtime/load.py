@@ -42,28 +42,34 @@ def load(folder: str | os.PathLike[str], *, verify: bool = False, threads: int |
     where = f"load: {saved.folder / io.MANIFEST}"
     from .graph import Graph
 
-    graph = Graph.from_json(manifest.graph)
+    try:
+        graph = Graph.from_json(manifest.graph)
+    except FormatError as error:
+        raise DamagedFile(f"{where}: {error}") from error
     plan, notes = _runnable(saved, plan_from_json(where, manifest.plan))
     if elsewhere := differs(dict(manifest.machine)):
         notes.append(elsewhere)
     settings = TextSettings.from_json(f"{where}: text", manifest.text)
     ranges = dict(zip([layer.name for layer in plan], threaded(lambda layer: _pack(saved, layer), plan), strict=True))
-    tensors = {name: saved.tensors.array(name) for name in graph.tensor_names()}
+    tensors = {name: saved.dense(name) for name in graph.tensor_names()}
     files = {name: saved.read_file(name) for name in saved.files if name != io.WEIGHTS}
-    return CompiledModel(
-        kind=manifest.kind,
-        family=manifest.family,
-        name=manifest.name,
-        values=manifest.values,
-        graph=graph,
-        tensors=tensors,
-        ranges=ranges,
-        matrix_of=saved.matrix,
-        plan=plan,
-        text=Text(settings, files),
-        machine=manifest.machine,
-        notes=notes,
-    )
+    try:
+        return CompiledModel(
+            kind=manifest.kind,
+            family=manifest.family,
+            name=manifest.name,
+            values=manifest.values,
+            graph=graph,
+            tensors=tensors,
+            ranges=ranges,
+            matrix_of=saved.matrix,
+            plan=plan,
+            text=Text(settings, files),
+            machine=manifest.machine,
+            notes=notes,
+        )
+    except (FormatError, MemoryError) as error:
+        raise DamagedFile(f"{where}: {error}") from error
 
 
 def _runnable(saved: SavedModel, plan: Sequence[LayerPlan]) -> tuple[tuple[LayerPlan, ...], list[str]]:
