@@ -135,7 +135,7 @@ def _torch_threads(threads: int) -> None:
 def _blas_threads(threads: int) -> None:
     """NumPy's BLAS; without threadpoolctl it keeps its own default, all cores."""
     try:
-        import threadpoolctl
+        import threadpoolctl  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
         return
     threadpoolctl.threadpool_limits(limits=threads, user_api="blas")

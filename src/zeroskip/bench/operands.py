@@ -101,4 +101,5 @@ def _mask(random: np.random.Generator, shape: tuple[int, int], parsed: Pattern, 
 def _values(random: np.random.Generator, count: int) -> Float32:
     """Normal values, kept away from zero so that none vanishes when it is rounded to 16 bits."""
     values = random.standard_normal(count, dtype=np.float32)
-    return np.copysign(np.maximum(np.abs(values), np.float32(1e-3)), values)
+    kept: Float32 = np.copysign(np.maximum(np.abs(values), np.float32(1e-3)), values)
+    return kept

@@ -43,9 +43,9 @@ examples:
   zeroskip bench spmm --pattern 2:4 --n 1,128 --kernels all --peers torch,onnxruntime --json
   zeroskip bench spmm --kernels 'spmm_csr_*' --peers all --out rows.jsonl
 
-N = 1 goes round copies of the weights that exceed the last-level cache (cold); larger N keeps them warm. Ratios are to
-the fastest dense product of torch, NumPy and ONNX Runtime in the same run, each tried in both layouts. docs/benchmark.md
-describes the method and the fields of a row.
+N = 1 goes round copies of the weights that exceed the last-level cache (cold); larger N keeps them warm. Ratios
+are to the fastest dense product of torch, NumPy and ONNX Runtime in the same run, each tried in both layouts.
+docs/benchmark.md describes the method and the fields of a row.
 """
 
 

@@ -1,0 +1,75 @@
+"""Measure every kernel on a model's own weights on this machine, pack what wins, and save the result."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from ._console import Console, UsageError
+from ._options import DTYPES, add_threads, names, not_negative, positives
+
+EPILOG = """\
+examples:
+  zeroskip compile minilm-60 -o minilm-60-fast
+  zeroskip compile smollm2-50 -o smollm2-50-fast --values bfloat16
+  zeroskip compile ./my-model -o fast --optimize memory --batch-sizes 1,64 --threads 4
+
+MODEL is what `zeroskip prune` wrote, or any model it takes. Dense kernels are always among the candidates: a layer
+where sparsity does not pay runs dense, and the plan says so. --optimize speed packs a layer for each batch size;
+memory keeps one packing; balanced (the default) packs again only where that gains more than 10 %.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="what to compile")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="COMPILED", help="folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace a compiled model that is there already")
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--values", choices=DTYPES, help="type of stored weights (float32 for encoders, float16 for decoders)"
+    )
+    how.add_argument(
+        "--batch-sizes", type=positives, metavar="N,...", help="tokens at a time to measure for (1,16,256)"
+    )
+    how.add_argument("--optimize", choices=("balanced", "speed", "memory"), default="balanced", help="what to aim at")
+    how.add_argument("--kernels", type=names, metavar="NAME,...", help="sparse kernels to choose from (all)")
+    how.add_argument("--budget", type=not_negative, metavar="S", help="seconds of measuring (40)")
+    add_threads(how)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    check_out(args.out, overwrite=args.overwrite)
+    from ..bench.machine import describe, use_threads
+    from ..runtime import compile
+
+    console.say(f"zeroskip compile on {describe(use_threads(args.threads))}")
+    given = {"values": args.values, "batch_sizes": args.batch_sizes, "kernels": args.kernels, "budget_s": args.budget}
+    start = time.perf_counter()
+    with console.progress("compile") as bars:
+        fast = compile(
+            args.model,
+            optimize=args.optimize,
+            threads=args.threads,
+            progress=bars,
+            **{key: value for key, value in given.items() if value is not None},
+        )
+    spent = time.perf_counter() - start
+    fast.save(args.out, overwrite=args.overwrite)
+    console.show(fast.report())
+    console.show(f"\ncompiled in {spent:.1f} s, written to {args.out}")
+    console.emit({"out": str(args.out), "compile_s": spent, "nbytes": fast.nbytes, "plan": fast.report(json=True)})
+    return 0
+
+
+def check_out(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that could not be replaced, before the long work and not after it."""
+    from ..io import is_saved_model
+
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"-o {out} is a file; choose a folder.")
+    if out.is_dir() and any(out.iterdir()):
+        if not is_saved_model(out):
+            raise UsageError(f"-o {out} is not empty and holds no compiled model; choose another folder.")
+        if not overwrite:
+            raise UsageError(f"-o {out} holds a compiled model; pass --overwrite to replace it.")
