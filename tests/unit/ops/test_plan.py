@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gc
-import time
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -61,65 +60,89 @@ def test_candidates_without_a_time_do_not_count() -> None:
         decide([skipped], FORMATS)
 
 
+class Clock:
+    """Time that passes only when a kernel runs or somebody waits; stands in for the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.log: list[str] = []
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.log.append(f"pause {seconds}")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(choice, "time", clock)
+    return clock
+
+
 @dataclass
-class Sleeper:
-    """A prepared matrix that takes a known time and writes down when it ran."""
+class Fake:
+    """A prepared matrix that takes the given seconds, in turn and over again, and writes down when it ran."""
 
     kernel: str
-    seconds: float
-    log: list[str] = field(default_factory=list)
+    clock: Clock
+    seconds: tuple[float, ...]
+    runs: int = 0
     shape: tuple[int, int] = (4, 6)
     nbytes: int = 0
 
     def run(self, x: np.ndarray, out: np.ndarray, **_: object) -> None:
-        self.log.append(self.kernel)
-        time.sleep(self.seconds)
+        self.clock.log.append(self.kernel)
+        self.clock.now += self.seconds[self.runs % len(self.seconds)]
+        self.runs += 1
 
 
-def test_measure_takes_turns_and_finds_the_times() -> None:
-    log: list[str] = []
-    times = choice.measure([Sleeper("one", 0.002, log), Sleeper("two", 0.004, log)], 3, budget_s=0.05)
-    assert 0.002 <= times[0] < times[1]
-    assert times[1] >= 0.004
-    assert log[4:10] == ["one", "two"] * 3
+def test_measure_takes_turns_and_finds_the_times(clock: Clock) -> None:
+    times = choice.measure([Fake("one", clock, (0.002,)), Fake("two", clock, (0.004,))], 3, budget_s=0.05)
+    assert times == pytest.approx([0.002, 0.004])
+    assert clock.log == ["one", "two"] * (len(clock.log) // 2)
 
 
-def test_measure_drops_the_hopeless_but_not_those_to_keep() -> None:
-    log: list[str] = []
-    slow, kept = Sleeper("slow", 0.02, log), Sleeper("kept", 0.02, log)
-    times = choice.measure([Sleeper("fast", 0.001, log), slow, kept], 1, budget_s=0.05, keep=["kept"])
-    assert log.count("slow") == 2
-    assert log.count("kept") >= 5
-    assert times[1] >= 0.02
+def test_measure_gives_the_median(clock: Clock) -> None:
+    candidate = Fake("one", clock, (0.002, 0.002, 0.050))
+    assert choice.measure([candidate], 3, budget_s=1.0) == pytest.approx([0.002])
 
 
-def test_measure_lets_other_libraries_fall_asleep_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measure_drops_the_hopeless_but_not_those_to_keep(clock: Clock) -> None:
+    candidates = [Fake("fast", clock, (0.001,)), Fake("slow", clock, (0.02,)), Fake("kept", clock, (0.02,))]
+    times = choice.measure(candidates, 1, budget_s=0.05, keep=["kept"])
+    assert [candidate.runs for candidate in candidates] == [5, 2, 5]
+    assert times == pytest.approx([0.001, 0.02, 0.02])
+
+
+def test_measure_keeps_to_its_budget(clock: Clock) -> None:
+    choice.measure([Fake("one", clock, (0.001,))], 1, budget_s=0.03)
+    assert 0.03 <= clock.now <= 0.035
+    clock.now = 0.0
+    choice.measure([Fake("one", clock, (1.0,))], 1, budget_s=0.03)
+    assert clock.now == 5.0
+
+
+def test_measure_repeats_short_runs_within_a_sample(clock: Clock) -> None:
+    short = Fake("one", clock, (10e-6,))
+    choice.measure([short], 1, budget_s=1e-9, min_sample_s=1e-3)
+    assert short.runs == 2 + 3 * 100
+    flushed = Fake("one", clock, (10e-6,))
+    choice.measure([flushed], 1, budget_s=1e-9, min_sample_s=1e-3, flush_bytes=1 << 16)
+    assert flushed.runs == 2 + 3
+
+
+def test_measure_lets_other_libraries_fall_asleep_first(clock: Clock) -> None:
     """Kernels of one origin take turns without a pause; before another origin there is one, and a run not timed."""
-    log: list[str] = []
-    monkeypatch.setattr(choice.time, "sleep", lambda seconds: log.append(f"pause {seconds}"))
     names = ["spmm_csr_f32_scalar", "spmm_dense_f32_numpy", "spmm_dense_f32_scalar"]
-    monkeypatch.setattr(Sleeper, "run", lambda self, x, out, **_: log.append(self.kernel))
-    choice.measure([Sleeper(name, 0.0) for name in names], 1, budget_s=0.01, min_sample_s=0.0, settle_s=0.5)
+    choice.measure([Fake(name, clock, (0.001,)) for name in names], 1, budget_s=0.01, settle_s=0.5)
     turn = ["pause 0.5", names[0], names[0], names[2], "pause 0.5", names[1], names[1]]
-    assert log[3:17] == turn * 2
-    log.clear()
-    choice.measure([Sleeper(name, 0.0) for name in names[::2]], 1, budget_s=0.01, min_sample_s=0.0)
-    assert not any(entry.startswith("pause") for entry in log)
-
-
-def test_measure_keeps_to_its_budget() -> None:
-    start = time.perf_counter()
-    choice.measure([Sleeper("one", 0.001)], 1, budget_s=0.03)
-    assert time.perf_counter() - start < 1.0
-
-
-def test_measure_repeats_short_runs_within_a_sample() -> None:
-    log: list[str] = []
-    choice.measure([Sleeper("one", 0.0, log)], 1, budget_s=0.01, min_sample_s=0.01)
-    repeated = len(log)
-    log.clear()
-    choice.measure([Sleeper("one", 0.0, log)], 1, budget_s=0.01, min_sample_s=0.01, flush_bytes=1 << 16)
-    assert repeated > len(log)
+    assert clock.log[3:17] == turn * 2
+    clock.log.clear()
+    choice.measure([Fake(name, clock, (0.001,)) for name in names[::2]], 1, budget_s=0.01)
+    assert not any(entry.startswith("pause") for entry in clock.log)
 
 
 def test_measure_of_nothing() -> None:
