@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..io import DENSE
 from .layerplan import Choice
-from .measure import Group, Timing
+from .measure import WORTH_TRYING, Group, Timing
+from .packing import native_kernels
 
 OPTIMIZE = ("balanced", "speed", "memory")
 # "balanced" holds a second packing only where it gains this much at a batch size.
@@ -15,7 +17,9 @@ SECOND_GAINS = 1.10
 TIE = 1.03
 
 
-def choose(group: Group, sizes: Sequence[int], optimize: str, *, ignored: Sequence[int] = ()) -> tuple[Choice, ...]:
+def choose(
+    group: Group, sizes: Sequence[int], optimize: str, *, values: str, ignored: Sequence[int] = ()
+) -> tuple[Choice, ...]:
     """The kernel of each batch size, with reasons.
 
     Args:
@@ -23,10 +27,13 @@ def choose(group: Group, sizes: Sequence[int], optimize: str, *, ignored: Sequen
         sizes: Batch sizes, ascending.
         optimize: "speed": the fastest at each size. "memory": one packing, the smallest that is no slower than dense
             over all sizes. "balanced": one packing, and a second where it gains more than 10 % at a size.
+        values: Value type of what is stored, also where nothing was measured.
         ignored: Sizes that are reported, but that no packing is held for.
     """
     timings = group.timings
-    dense = [item for item in timings if item.format == "dense"]
+    if not timings:
+        return _only_dense(group, sizes, values)
+    dense = [item for item in timings if item.format == DENSE]
     weighed = [n for n in sizes if n not in ignored] or list(sizes)
     picks = _picks(timings, dense, weighed, optimize)
     single = picks[weighed[0]] if optimize == "memory" else _single(timings, weighed)
@@ -38,6 +45,16 @@ def choose(group: Group, sizes: Sequence[int], optimize: str, *, ignored: Sequen
         reason = _reason(group, pick, rival, timings, n, second)
         choices.append(Choice(n, pick.kernel, pick.times[n], rival.kernel, rival.times[n], reason))
     return tuple(choices)
+
+
+def _only_dense(group: Group, sizes: Sequence[int], values: str) -> tuple[Choice, ...]:
+    """The dense kernel of the value type, where there was nothing to choose."""
+    dense = {kernel.dtype: kernel.name for kernel in native_kernels() if kernel.format == DENSE}
+    name = dense.get(values, dense["float32"])
+    sparsity = group.layers[0].sparsity
+    why = "too few for a sparse kernel" if sparsity < WORTH_TRYING else "and no sparse kernel is a candidate"
+    reason = f"dense: {sparsity:.0%} of the weights are zero, {why}"
+    return tuple(Choice(n, name, None, name, None, reason) for n in sizes)
 
 
 def _picks(
@@ -81,12 +98,9 @@ def _mean_ratio(item: Timing, rivals: Sequence[Timing], sizes: Sequence[int]) ->
 
 def _reason(group: Group, pick: Timing, rival: Timing, timings: Sequence[Timing], n: int, second: bool) -> str:
     """One line: what the choice gains or why it is dense, and what else explains it."""
-    sparse = [item for item in timings if item.format != "dense"]
-    if not sparse:
-        sparsity = group.layers[0].sparsity
-        return f"dense: {sparsity:.0%} of the weights are zero, too few for a sparse kernel"
+    sparse = [item for item in timings if item.format != DENSE]
     best = min(sparse, key=lambda item: item.times[n])
-    if pick.format == "dense":
+    if pick.format == DENSE:
         text = f"dense: the best sparse kernel, {best.format}, is {rival.times[n] / best.times[n]:.2f}x dense"
         if best.times[n] < pick.times[n]:
             text += ", which pays at this size alone"

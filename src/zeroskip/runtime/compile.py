@@ -81,7 +81,12 @@ def compile(
         from .fallback import compile_modules
 
         return compile_modules(loaded, settings)
-    compiled = _compile_known(loaded, settings)
+    try:
+        compiled = _compile_known(loaded, settings)
+    except UnsupportedModel as error:
+        from .fallback import compile_modules
+
+        return compile_modules(loaded, settings, why=str(error))
     transformer = loaded.extra.get("sentence_transformer")
     if transformer is not None:
         from .sentence import take_over
@@ -200,7 +205,7 @@ def measured_choices(
     )
     found: dict[str, tuple[Choice, ...]] = {}
     for group in groups:
-        chosen = choose(group, settings.sizes, settings.optimize, ignored=ignored)
+        chosen = choose(group, settings.sizes, settings.optimize, values=values, ignored=ignored)
         found.update({layer.name: chosen for layer in group.layers})
     return found
 
@@ -245,7 +250,7 @@ def plan_of(layer: Layer, choices: tuple[Choice, ...], values: str, ranges: Rang
         nnz = layer.matrix.nnz if isinstance(layer.matrix, SparseMatrix) else layer.matrix.data.size
         stored = smallest_format(layer.matrix.shape, nnz, values)
     nbytes = sum({id(packed): packed.nbytes for _, packed in ranges}.values())
-    return LayerPlan(layer.name, layer.matrix.shape, layer.sparsity, stored, values, nbytes, choices)
+    return LayerPlan(layer.name, layer.matrix.shape, round(layer.sparsity, 6), stored, values, nbytes, choices)
 
 
 def _text_of(loaded: Any, kind: str) -> Text:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import io
-from .._errors import InvalidArgument
+from .._errors import FormatError, InvalidArgument
 from ..formats import is_torch
 from ..io import Manifest, Matrix
 from . import layerplan
@@ -61,6 +61,11 @@ class CompiledModel:
     ) -> None:
         from .program import Program
 
+        needed = {"hidden", "embedding"} if kind == "encoder" else {"hidden"}
+        if missing := sorted(needed - set(graph.outputs)):
+            raise FormatError(
+                f"compile: the graph has no output {missing[0]!r}, which every {kind} has; save it again."
+            )
         self.kind = kind
         self.family = family
         self.name = name
@@ -265,7 +270,9 @@ class CompiledModel:
         needs = "embedding" if kind == "encoder" else "last_logits"
         if needs not in self._graph.outputs:
             other = "generate() continues text" if self.kind == "decoder" else "embed() makes vectors"
-            raise InvalidArgument(f"{call}: this model is a {self.kind}, {call} needs a {kind}; {other} here.")
+            raise InvalidArgument(
+                f"{call}: this model is no {kind} but of kind {self.kind}, which {call} does not take; {other} here."
+            )
 
     def _prompt_ids(self, prompt: Any, chat: bool) -> Ids:
         if chat:

@@ -43,7 +43,13 @@ class CompiledModule:
     family = "unknown"
 
     def __init__(
-        self, module: Any, name: str, values: str, plan: Sequence[LayerPlan], machine: Mapping[str, Any]
+        self,
+        module: Any,
+        name: str,
+        values: str,
+        plan: Sequence[LayerPlan],
+        machine: Mapping[str, Any],
+        why: str = "no known family",
     ) -> None:
         self.module = module
         self.name = name
@@ -51,7 +57,7 @@ class CompiledModule:
         self.plan = tuple(plan)
         self.machine = dict(machine)
         swapped = sum(layer.format != DENSE for layer in plan)
-        note = f"no known family: the torch modules stay, {swapped} of {len(plan)} linear layers are sparse; "
+        note = f"{why.rstrip('.')}: the torch modules stay, {swapped} of {len(plan)} linear layers are sparse; "
         self.notes = (note + "what lies between them runs in torch",)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
@@ -84,22 +90,28 @@ class CompiledModule:
     def save(self, folder: Any, *, overwrite: bool = False) -> NoReturn:
         """Refused: only a graph can be saved without saving code."""
         raise UnsupportedModel(
-            f"save: {self.name} is of no known family and keeps its torch modules, only known families can be saved; "
+            f"save: {self.name} keeps its torch modules, and only a graph can be saved ({self.notes[0]}); "
             "save the pruned torch model and compile it again after loading."
         )
 
     def __getattr__(self, name: str) -> Any:
         if name in ("embed", "generate"):
-            raise InvalidArgument(f"{name}: {self.name} is of no known family; call the compiled module itself.")
+            raise InvalidArgument(
+                f"{name}: {self.name} keeps its torch modules ({self.notes[0]}); call the compiled module itself."
+            )
         raise AttributeError(f"CompiledModule has no attribute {name!r}")
 
     def __repr__(self) -> str:
         return f"CompiledModule({self.name}, {len(self.plan)} linear layers, {self.nbytes / 1e6:.1f} MB)"
 
 
-def compile_modules(loaded: LoadedModel, settings: Settings) -> CompiledModule:
+def compile_modules(loaded: LoadedModel, settings: Settings, *, why: str = "no known family") -> CompiledModule:
     """Swap the linear layers of a module where that pays; the module passed in is not changed.
 
+    Args:
+        loaded: The model.
+        settings: How to compile.
+        why: Why it is not lowered to a graph, for the notes.
     Raises:
         UnsupportedModel: If there are no linear layers.
     """
@@ -110,9 +122,7 @@ def compile_modules(loaded: LoadedModel, settings: Settings) -> CompiledModule:
     module = copy.deepcopy(loaded.model, shared).eval()
     linears = {name: item for name, item in module.named_modules() if type(item) is torch.nn.Linear}
     if not linears:
-        raise UnsupportedModel(
-            f"compile: {loaded.name} has no nn.Linear layers and is of no known family; there is nothing to compile."
-        )
+        raise UnsupportedModel(f"compile: {loaded.name} has no nn.Linear layers ({why}); there is nothing to compile.")
     values = settings.values or "float32"
     weights = {name: item.weight.detach().float().numpy() for name, item in linears.items()}
     layers = read_layers(weights, values, settings.progress)
@@ -130,7 +140,7 @@ def compile_modules(loaded: LoadedModel, settings: Settings) -> CompiledModule:
     order = {name: index for index, name in enumerate(linears)}
     plan.sort(key=lambda item: order[item.name])
     machine = {**fingerprint(), "compile_s": round(time.perf_counter() - started, 3)}
-    return CompiledModule(module, loaded.name, values, plan, machine)
+    return CompiledModule(module, loaded.name, values, plan, machine, why)
 
 
 def _read_by_parents(module: Any) -> dict[str, str]:
@@ -166,7 +176,7 @@ def _measured(group: Group, weight: Any, values: str, settings: Settings, share_
             Timing(name, registry.get(name).format, registry.get(name).dtype, item.nbytes, times[name])
             for name, item in prepared.items()
         ]
-        return choose(group, settings.sizes, settings.optimize)
+        return choose(group, settings.sizes, settings.optimize, values=values)
     reason = f"dense: {layer.sparsity:.0%} of the weights are zero, too few for a sparse kernel"
     return tuple(Choice(n, TORCH_DENSE, None, TORCH_DENSE, None, reason) for n in settings.sizes)
 

@@ -61,7 +61,13 @@ class Layer:
 
 @dataclass
 class Group:
-    """Layers that share a measurement; `borrowed` says from which sparsity it was taken when time ran out."""
+    """Layers that share a measurement.
+
+    Args:
+        layers: They are alike in shape, sparsity and pattern.
+        timings: None where no sparse kernel was a candidate.
+        borrowed: The sparsity whose measurement was taken when time had run out.
+    """
 
     layers: list[Layer]
     timings: list[Timing] = field(default_factory=list)
@@ -111,6 +117,8 @@ def measure_groups(
             continue
         share = max(0.0, left) / (len(order) - done)
         kernels = candidates(group, values=values, float32_too=float32_too, only=only, sizes=sizes)
+        if all(kernel.format == DENSE for kernel in kernels):
+            continue  # there is nothing to choose
         group.timings = _measure(group, kernels, sizes, min(share / len(sizes), _SHARE_S), cold_bytes)
     if progress:
         progress("measure", len(order), len(order))

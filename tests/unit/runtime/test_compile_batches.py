@@ -1,11 +1,11 @@
-"""Padded batches to packed sequences and back; batches of texts; pooling."""
+"""Padded batches to packed sequences and back; batches of texts."""
 
 import numpy as np
 import pytest
 
 from zeroskip import DtypeError, InvalidArgument, ShapeError
 from zeroskip.runtime.batch import Batch, Output
-from zeroskip.runtime.embed import batches, embed_ids, pool, unit
+from zeroskip.runtime.embed import batches, embed_ids, unit
 
 
 def test_batches_take_every_text_once_longest_first_within_the_budget():
@@ -24,23 +24,17 @@ def test_embed_puts_vectors_back_in_order():
     ids = [np.full(length, length, dtype=np.int32) for length in (3, 9, 1, 5)]
 
     def run(sequences):
-        return np.concatenate(sequences).astype(np.float32)[:, None] * np.ones(2, dtype=np.float32)
+        return np.array([[item.mean()] * 2 for item in sequences], dtype=np.float32)
 
     seen = []
-    found = embed_ids(
-        run, ids, features=2, pooling="mean", normalize=False, batch_size=2, progress=lambda *at: seen.append(at)
-    )
+    found = embed_ids(run, ids, features=2, normalize=False, batch_size=2, progress=lambda *at: seen.append(at))
     np.testing.assert_array_equal(found, [[3, 3], [9, 9], [1, 1], [5, 5]])
     assert seen[-1] == ("embed", 4, 4)
     with pytest.raises(InvalidArgument, match="batch_size"):
-        embed_ids(run, ids, features=2, pooling="mean", normalize=False, batch_size=0)
+        embed_ids(run, ids, features=2, normalize=False, batch_size=0)
 
 
-def test_pooling():
-    tokens = np.array([[1, 2], [3, 4], [5, 0]], dtype=np.float32)
-    np.testing.assert_array_equal(pool(tokens, [2, 1], "mean"), [[2, 3], [5, 0]])
-    np.testing.assert_array_equal(pool(tokens, [2, 1], "cls"), [[1, 2], [5, 0]])
-    np.testing.assert_array_equal(pool(tokens, [2, 1], "max"), [[3, 4], [5, 0]])
+def test_vectors_of_length_one():
     np.testing.assert_allclose(unit(np.array([[3, 4], [0, 0]], dtype=np.float32)), [[0.6, 0.8], [0, 0]], rtol=1e-6)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from zeroskip import DamagedFile
 from zeroskip.formats import BSR, NM, Bitmask
-from zeroskip.runtime.choose import choose
+from zeroskip.runtime import choose as choosing
 from zeroskip.runtime.layerplan import Choice, LayerPlan, group_name, lane_limits, plan_from_json, table
 from zeroskip.runtime.measure import Group, Layer, Timing, groups_of, structure_of
 
@@ -22,6 +22,10 @@ def group(*timings, sparsity=0.6, borrowed=None):
 
 
 DENSE = timing("dense_f32", 4000, 10.0, 10.0, 10.0)
+
+
+def choose(found, sizes, goal, **options):
+    return choosing.choose(found, sizes, goal, values="float32", **options)
 
 
 def kernels(choices):
@@ -65,8 +69,10 @@ def test_memory_takes_the_smallest_that_is_no_slower_than_dense():
 
 
 def test_too_little_sparsity_is_said():
-    chosen = choose(group(DENSE, sparsity=0.03), SIZES, "balanced")
+    chosen = choose(group(sparsity=0.03), SIZES, "balanced")
     assert "3% of the weights are zero" in chosen[0].reason
+    assert {choice.kernel.rsplit("_", 1)[0] for choice in chosen} == {"spmm_dense_f32"}
+    assert chosen[0].time_s is None
 
 
 def test_sizes_that_never_happen_hold_no_packing():
