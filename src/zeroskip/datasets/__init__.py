@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .text import TextSource, calibration_source, calibration_texts, registry, wikitext2
+from .text import TextSource, calibration_source, calibration_texts, paragraphs, registry, wikitext2
 
-__all__ = ["TextSource", "calibration_source", "calibration_texts", "registry", "wikitext2"]
+__all__ = ["TextSource", "calibration_source", "calibration_texts", "paragraphs", "registry", "wikitext2"]

@@ -14,6 +14,7 @@ from typing import Any
 from .._errors import DamagedFile, InvalidArgument, MissingDependency, UnsupportedModel, ZeroskipError
 from . import packages
 from .families import Kind, family_of, supported
+from .gguf_reader import read_once
 from .sentence import sentence_settings, settings_of_object
 from .walk import family_of_model
 
@@ -163,13 +164,15 @@ def _load(
     torch = need("torch")
     options = {"gguf_file": gguf_file} if gguf_file else {}
     extra = {**extra, **options}
-    with _quiet(transformers), _plain_errors(where, gguf_file):
+    with _quiet(transformers), _plain_errors(where, gguf_file), read_once(gguf_file):
         config = transformers.AutoConfig.from_pretrained(where, **options)
         _check_type(config.model_type, where)
         family = family_of(config.model_type)
         assert family is not None
         cls = _auto_class(transformers, family.kind, architectures, embeds="modules_json" in extra)
-        model, info = cls.from_pretrained(where, dtype=torch.float32, output_loading_info=True, **options)
+        model, info = cls.from_pretrained(
+            where, config=config, dtype=torch.float32, output_loading_info=True, **options
+        )
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
     lost = [key for key in info["missing_keys"] if f".{family.blocks}." in f".{key}"]
     if lost:
