@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-_NUMERIC = frozenset("0123456789.+-x% ")
+_NUMERIC = frozenset("0123456789.,+-x% ")
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:

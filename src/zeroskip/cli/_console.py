@@ -97,7 +97,15 @@ class Bars:
         except ImportError:  # bars are a comfort: the work goes on without them
             return None
         label = f"{self._title}: {stage}" if self._title else stage
-        return tqdm(total=total, desc=label, file=self._stream, delay=BAR_DELAY_S, leave=False, dynamic_ncols=True)
+        return tqdm(
+            total=total,
+            desc=label,
+            file=self._stream,
+            disable=False,
+            delay=BAR_DELAY_S,
+            leave=False,
+            dynamic_ncols=True,
+        )
 
 
 def _plain(value: Any) -> Any:

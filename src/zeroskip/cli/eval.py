@@ -104,7 +104,7 @@ def _decoder(args: argparse.Namespace, console: Console, fast: CompiledModel, de
             console.show(f"perplexity {value:.3f} over {len(cut)} windows of {args.window} tokens")
             return {"perplexity": value, "windows": len(cut), "window": args.window}
         reference = TorchDecoder(dense)
-        found = quality.compare_logits(lambda tokens: reference.logits(tokens), ours, cut, progress=bars)
+        found = quality.compare_logits(reference.logits, ours, cut, progress=bars)
     console.show(f"perplexity       {found.perplexity_sparse:.3f} (dense {found.perplexity_dense:.3f})")
     console.show(f"KL divergence    {found.kl:.4f} nats a token, from dense")
     console.show(f"top-1 agreement  {found.top1_agreement:.4f} of {found.predictions} predictions")

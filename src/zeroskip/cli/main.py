@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from .._errors import ZeroskipError
@@ -113,7 +113,7 @@ def _guarded(args: argparse.Namespace) -> int:
     name = f"zeroskip {args.command}"
     console = Console(json=args.json, quiet=args.quiet, out=sys.stdout, err=sys.stderr)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), _no_foreign_bars():
             code = int(args.handler(args, console))
         console.flush()
         return code
@@ -133,6 +133,20 @@ def _guarded(args: argparse.Namespace) -> int:
         return _stop(
             f"{name}: this is a bug in zeroskip ({type(error).__name__}); please report the lines above.", 1, False
         )
+
+
+@contextlib.contextmanager
+def _no_foreign_bars() -> Iterator[None]:
+    """Libraries below draw bars of their own, on terminals and in logs alike; ours say that they are enabled."""
+    before = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TQDM_DISABLE"]
+        else:
+            os.environ["TQDM_DISABLE"] = before
 
 
 def _stop(line: str, code: int, debug: bool) -> int:

@@ -119,7 +119,7 @@ def judge(
     """The `quality` entry: perplexity of both, divergence, agreement, and texts side by side."""
     reference = TorchDecoder(dense)
     compared = quality.compare_logits(
-        lambda tokens: reference.logits(tokens.astype(np.int32)),
+        reference.logits,
         lambda tokens: compiled.logits([tokens.astype(np.int32)]),
         quality.windows(ids, length=window, count=count),
         progress=progress,

@@ -83,9 +83,7 @@ def run_demo(settings: DemoSettings, *, say: Say, progress: Progress) -> dict[st
     doc = _header(settings, dense, texts, threads)
     pruned = prune(settings, dense, texts, doc, say=say, progress=progress)
     compiled = compile_and_load(settings, pruned, doc, say=say, progress=progress)
-    compiled_dense = runtime.compile(
-        dense, values=settings.values, budget_s=10.0, progress=_named(progress, "compile dense")
-    )
+    compiled_dense = compiled_model(dense, settings, budget_s=10.0, progress=_named(progress, "compile dense"))
     doc["sizes"] = sizes(settings.out, dense, compiled_dense, compiled)
     if dense.kind == "encoder":
         _encoder(settings, dense, pruned, compiled_dense, compiled, texts, doc, threads=threads, progress=progress)
@@ -127,8 +125,8 @@ def _notes(settings: DemoSettings, dense: LoadedModel) -> list[str]:
     notes = []
     if dense.extra.get("gguf_file"):
         notes.append(
-            f"The dense baseline is a quantised file ({dense.extra['gguf_file']}) turned back into float32. Its weights "
-            "had few bits already: its perplexity is a little above the original's, and the sparse model has that too."
+            "had few bits already: its perplexity is a little above the original's, and so is the sparse one's."
+            "had few bits already: its perplexity is a little above the original's, and so is the sparse model's."
         )
     if settings.quick:
         notes.append("A quick run: few texts and rounds, so that speeds and quality are rough.")
@@ -186,7 +184,7 @@ def compile_and_load(
 ) -> CompiledModel:
     """Compile the pruned model, save it, and load what was saved: that is what a user runs."""
     start = time.perf_counter()
-    made = runtime.compile(pruned, values=settings.values, progress=_named(progress, "compile"))
+    made = compiled_model(pruned, settings, budget_s=40.0, progress=_named(progress, "compile"))
     spent = time.perf_counter() - start
     made.save(settings.out / "compiled", overwrite=True)
     start = time.perf_counter()
@@ -199,6 +197,16 @@ def compile_and_load(
     }
     say(f"compiled in {spent:.1f} s ({loaded.values} values), loaded in {doc['compile']['load_seconds']:.2f} s")
     return loaded
+
+
+def compiled_model(
+    loaded: LoadedModel, settings: DemoSettings, *, budget_s: float, progress: Progress
+) -> CompiledModel:
+    """Compile a model of a known family."""
+    made = runtime.compile(loaded, values=settings.values, budget_s=budget_s, progress=progress)
+    if not isinstance(made, CompiledModel):
+        raise InvalidArgument(f"demo: {loaded.name} is of no known family; use prune and compile instead.")
+    return made
 
 
 def _named(progress: Progress, name: str) -> Progress:

@@ -205,7 +205,7 @@ class TorchDecoder:
     def __init__(self, loaded: LoadedModel) -> None:
         self._model = loaded.model
 
-    def logits(self, ids: npt.NDArray[np.int32]) -> Float32:
+    def logits(self, ids: npt.NDArray[np.integer[Any]]) -> Float32:
         """Logits (tokens, vocabulary) of one sequence."""
         import torch
 
@@ -213,7 +213,7 @@ class TorchDecoder:
             found: Float32 = self._model(input_ids=torch.from_numpy(ids.astype(np.int64))[None]).logits[0].numpy()
         return found
 
-    def prefill(self, ids: npt.NDArray[np.int32]) -> tuple[int, Any]:
+    def prefill(self, ids: npt.NDArray[np.integer[Any]]) -> tuple[int, Any]:
         """Run a prompt; the likeliest next token, and the cache. Only the last position goes through the head."""
         import torch
 
@@ -229,7 +229,7 @@ class TorchDecoder:
             made = self._model(input_ids=torch.tensor([[token]]), past_key_values=cache, use_cache=True)
         return int(made.logits[0, -1].argmax()), made.past_key_values
 
-    def generate(self, ids: npt.NDArray[np.int32], count: int, stop_ids: Sequence[int]) -> list[int]:
+    def generate(self, ids: npt.NDArray[np.integer[Any]], count: int, stop_ids: Sequence[int]) -> list[int]:
         """Greedy continuation."""
         token, cache = self.prefill(ids)
         drawn: list[int] = []

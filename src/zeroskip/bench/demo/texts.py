@@ -44,7 +44,7 @@ def demo_texts(calibration: str | None, evaluation: str | None, *, count: int) -
     text, name = calibration_source(first)
     if first == second:
         lines = _enough(paragraphs(text), 4, name)
-        given = " (no text was given)" if calibration is None else ""
+        given = ", as no text was given" if calibration is None else ""
         note = f"{name}{given}: even paragraphs calibrate, odd ones are measured"
         return Texts(lines[::2], spread(lines[1::2], count), note)
     other, other_name = calibration_source(second)

@@ -57,7 +57,8 @@ def _speed(speed: Mapping[str, Any]) -> Verdict:
     text = f"The sparse model makes {ours:,.0f} {speed['unit']}: {ratio:.2f} times {labels[best]}, the best rival."
     if dense:
         share = ours / dense
-        text += f" Against our own dense run it is {share:.2f} times as fast: that part is due to the zeros alone."
+        because = "that part is due to the zeros" if share > 1 else "the zeros themselves gain nothing here"
+        text += f" It is {share:.2f} times as fast as our own dense run: {because}."
     if level == POOR:
         text += " On this machine sparsity does not pay for this use: keep the dense model."
     return Verdict(
