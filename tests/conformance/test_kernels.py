@@ -15,7 +15,7 @@ import pytest
 
 from zeroskip.formats import CSR, SparseMatrix
 from zeroskip.kernels import ACTIVATIONS, Kernel, registry
-from zeroskip.testing import CASES, Bound, Case, assert_close, bound, guarded, random_dense
+from zeroskip.testing import CASES, Bound, Case, assert_close, bound, guarded, random_dense, random_matrix
 
 SIZES = (1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 128, 130)
 EPILOGUES = ((False, None), (True, None), (False, "relu"), *((True, activation) for activation in ACTIVATIONS))
@@ -98,6 +98,29 @@ def test_keeps_the_error_bound(
         assert source.intact(), f"N = {n}: wrote around its input"
     record_property("isa", kernel.isa)
     record_property("checks", checks)
+
+
+@cache
+def large(format: str, dtype: str) -> tuple[SparseMatrix, np.ndarray, Bound]:
+    """Several tiles and blocks in every direction, and none of them full at the end."""
+    params: dict[str, object] = {"bsr": {"block": (4, 4)}, "nm": {"n": 1, "m": 4}}.get(format, {})
+    a = random_matrix((260, 1900), 0.8, seed=11, format=format, dtype=dtype, **params)
+    x = random_dense((a.shape[1], 150), 0.0, seed=12)
+    return a, x, bound(a, x)
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_many_tiles_and_blocks(name: str) -> None:
+    kernel = KERNELS[name]
+    a, x, limits = large(storage(kernel), kernel.dtype)
+    prepared = kernel.prepare(a)
+    columns, rows = guarded((260, 150)), guarded((150, 260))
+    prepared.run(x, columns.array)
+    assert_close(columns.array, limits)
+    prepared.run(np.ascontiguousarray(x.T), rows.array, transposed=True)
+    assert_close(rows.array.T, limits)
+    assert columns.intact()
+    assert rows.intact()
 
 
 @pytest.mark.parametrize("name", USABLE)
