@@ -234,16 +234,20 @@ void run_one_lane(const CellMatrix& a, const Micro& micro, const float* x, float
   const float* lane = padded_lane(x, a.cols, room);
   pool.parallel(a.blocks.count, [&](int64_t rb, int worker) {
     const int64_t begin = a.blocks.begin(rb), rows = a.blocks.end(rb) - begin;
-    memset(y + begin, 0, rows * sizeof(float));
-    Expanded expanded(a, worker);
-    for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
-      const float* xs = lane + kb * a.col_block;
-      const Cell& cell = a.cells[rb * a.col_blocks + kb];
-      if (a.format == Format::bitmask) {
+    if (a.format == Format::bitmask) {
+      float* sums = pool.scratch(worker, rows * kSumLanes * sizeof(float));
+      memset(sums, 0, rows * kSumLanes * sizeof(float));
+      for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
+        const Cell& cell = a.cells[rb * a.col_blocks + kb];
         micro.bits_one(rows, &a.row_ids8[a.directory(rb, kb)], a.codes.data() + cell.code_at, (a.columns(kb) + 7) / 8,
-                       a.values.data() + cell.value_at * value_bytes(a.type), a.type, xs, y + begin);
-      } else {
-        micro.cell_one(view_cell(a, micro, rb, kb, expanded), xs, y + begin);
+                       a.values.data() + cell.value_at * value_bytes(a.type), a.type, lane + kb * a.col_block, sums);
+      }
+      micro.sum_lanes(sums, rows, y + begin);
+    } else {
+      memset(y + begin, 0, rows * sizeof(float));
+      Expanded expanded(a, worker);
+      for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
+        micro.cell_one(view_cell(a, micro, rb, kb, expanded), lane + kb * a.col_block, y + begin);
       }
     }
     const YTile tile = tile_of({y, 0}, e.residual, a.rows, begin, 0, 1);

@@ -255,6 +255,8 @@ uint8_t* expand_nibbles(const uint8_t* codes, int64_t count, const uint8_t* base
 
 // ---- One lane from a bitmask -------------------------------------------------------------------------------------------
 
+// Eight partial sums a row, added up once at the end of the row block (sum_lanes): adding across lanes in every cell cost a
+// quarter of the time. Measured, Zen 3, 50 %, in cache: 0.36 cycles a column in 16-bit values, 0.43 in float32.
 // Tried: the 512-bit expand instruction, 16 columns a step: 1.4 times slower on Sapphire Rapids than this, 16 threads.
 #if defined(__AVX2__)
 // For every mask byte, which of the packed values goes to each of the eight lanes; -1 where none does.
@@ -275,18 +277,19 @@ constexpr Spread kSpread;
 
 template <ValueType Type>
 void bits_rows(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64_t mask_bytes, const void* values,
-               const float* x, float* y) {
+               const float* x, float* sums) {
   int64_t at = 0;
   for (int64_t i = 0; i < rows; ++i, masks += mask_bytes) {
-    __m256 sum[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+    float* sum = sums + kSumLanes * row_ids[i];
+    __m256 acc[2] = {_mm256_loadu_ps(sum), _mm256_setzero_ps()};
 // Lanes without a value are cleared in the values and in x: what lies there may be infinite.
-#define ZS_BYTE(B, S, MASK, AT)                                                                               \
-  {                                                                                                           \
-    const __m256i from =                                                                                      \
-        _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kSpread.at[MASK])));           \
-    const __m256 none = _mm256_castsi256_ps(_mm256_srai_epi32(from, 31));                                     \
-    const __m256 v = _mm256_andnot_ps(none, _mm256_permutevar8x32_ps(load8<Type>(values, AT), from));         \
-    sum[S] = _mm256_fmadd_ps(v, _mm256_andnot_ps(none, _mm256_loadu_ps(x + 8 * (B))), sum[S]);                \
+#define ZS_BYTE(B, S, MASK, AT)                                                                     \
+  {                                                                                                 \
+    const __m256i from =                                                                            \
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kSpread.at[MASK]))); \
+    const __m256 none = _mm256_castsi256_ps(_mm256_srai_epi32(from, 31));                           \
+    const __m256 v = _mm256_andnot_ps(none, _mm256_permutevar8x32_ps(load8<Type>(values, AT), from)); \
+    acc[S] = _mm256_fmadd_ps(v, _mm256_andnot_ps(none, _mm256_loadu_ps(x + 8 * (B))), acc[S]);      \
   }
     int64_t b = 0;
     for (; b + 4 <= mask_bytes; b += 4) {  // four counts at once: one after the other their latency would add up
@@ -294,8 +297,8 @@ void bits_rows(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64
       memcpy(&four, masks + b, 4);
       ZS_BYTE(b, 0, four & 255, at)
       ZS_BYTE(b + 1, 1, four >> 8 & 255, at + __builtin_popcount(four & 0xff))
-      ZS_BYTE(b + 2, 2, four >> 16 & 255, at + __builtin_popcount(four & 0xffff))
-      ZS_BYTE(b + 3, 3, four >> 24, at + __builtin_popcount(four & 0xffffff))
+      ZS_BYTE(b + 2, 0, four >> 16 & 255, at + __builtin_popcount(four & 0xffff))
+      ZS_BYTE(b + 3, 1, four >> 24, at + __builtin_popcount(four & 0xffffff))
       at += __builtin_popcount(four);
     }
     for (; b < mask_bytes; ++b) {
@@ -303,16 +306,13 @@ void bits_rows(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64
       at += __builtin_popcount(masks[b]);
     }
 #undef ZS_BYTE
-    const __m256 all = _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3]));
-    __m128 half = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
-    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-    y[row_ids[i]] += _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+    _mm256_storeu_ps(sum, _mm256_add_ps(acc[0], acc[1]));
   }
 }
 #else
 template <ValueType Type>
 void bits_rows(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64_t mask_bytes, const void* values,
-               const float* x, float* y) {
+               const float* x, float* sums) {
   int64_t at = 0;
   for (int64_t i = 0; i < rows; ++i, masks += mask_bytes) {
     float sum = 0;
@@ -324,17 +324,23 @@ void bits_rows(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64
         sum += v * x[8 * b + __builtin_ctz(bits)];
       }
     }
-    y[row_ids[i]] += sum;
+    sums[kSumLanes * row_ids[i]] += sum;
   }
 }
 #endif
 
+void sum_lanes(const float* sums, int64_t rows, float* y) {
+  for (int64_t r = 0; r < rows; ++r, sums += kSumLanes) {
+    y[r] = ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+  }
+}
+
 void bits_one(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64_t mask_bytes, const void* values,
-              ValueType type, const float* x, float* y) {
+              ValueType type, const float* x, float* sums) {
   switch (type) {
-    case ValueType::f32: return bits_rows<ValueType::f32>(rows, row_ids, masks, mask_bytes, values, x, y);
-    case ValueType::bf16: return bits_rows<ValueType::bf16>(rows, row_ids, masks, mask_bytes, values, x, y);
-    case ValueType::f16: return bits_rows<ValueType::f16>(rows, row_ids, masks, mask_bytes, values, x, y);
+    case ValueType::f32: return bits_rows<ValueType::f32>(rows, row_ids, masks, mask_bytes, values, x, sums);
+    case ValueType::bf16: return bits_rows<ValueType::bf16>(rows, row_ids, masks, mask_bytes, values, x, sums);
+    case ValueType::f16: return bits_rows<ValueType::f16>(rows, row_ids, masks, mask_bytes, values, x, sums);
   }
 }
 

@@ -14,14 +14,18 @@ struct CellView {
   const float* values;
 };
 
+constexpr int64_t kSumLanes = 8;
+
 // Inner loops of one instruction set (micro.inl). `width` is a multiple of kLaneUnit; rows of x and y follow each other at
 // `width` and `ldy` floats. `first` overwrites y instead of adding to it.
 struct Micro {
   void (*cell)(const CellView&, const float* x, int64_t width, float* y, int64_t ldy, bool first);
   void (*cell_one)(const CellView&, const float* x, float* y);  // one lane; adds to y
-  // One lane, straight from the bitmask: masks[rows][mask_bytes], values in row order; adds to y.
+  // One lane, straight from the bitmask: masks[rows][mask_bytes], values in row order; adds to sums[row][kSumLanes], which
+  // sum_lanes adds up.
   void (*bits_one)(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64_t mask_bytes, const void* values,
-                   ValueType type, const float* x, float* y);
+                   ValueType type, const float* x, float* sums);
+  void (*sum_lanes)(const float* sums, int64_t rows, float* y);
   // Four rows by n columns: a[n][4]; the column is indices[i], or i where indices is null. Writes `valid` rows of y.
   void (*quad)(const float* a, const uint8_t* indices, int64_t n, const float* x, int64_t width, float* y, int64_t ldy,
                int64_t valid, bool first);
