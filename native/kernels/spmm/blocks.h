@@ -41,13 +41,16 @@ class Buffer {
   int64_t bytes_ = 0;
 };
 
-// Rows in blocks of nearly the same size, none above `most`.
+// Rows in blocks of nearly the same size, none above `most`; as many blocks as threads, or a multiple, where there are that
+// many rows: five blocks for two threads would leave one idle for a sixth of the time.
 struct RowBlocks {
   int64_t rows = 0, count = 0, size = 0;
 
   RowBlocks() = default;
   RowBlocks(int64_t rows_, int64_t most, int64_t unit) : rows(rows_) {
-    const int64_t wanted = std::max<int64_t>(1, (rows + most - 1) / most);
+    const int64_t threads = Pool::get().size();
+    int64_t wanted = std::max<int64_t>(1, (rows + most - 1) / most);
+    if (wanted > 1 || rows > 16 * threads) wanted = (wanted + threads - 1) / threads * threads;
     size = ((rows + wanted - 1) / wanted + unit - 1) / unit * unit;
     if (size == 0) size = unit;
     count = (rows + size - 1) / size;
@@ -56,11 +59,17 @@ struct RowBlocks {
   int64_t end(int64_t block) const { return std::min(rows, (block + 1) * size); }
 };
 
-static inline void store_value(uint8_t* values, ValueType type, int64_t at, float v) {
+// n values, rounded to `type`, into `values` from entry `at` on.
+static inline void store_values(uint8_t* values, ValueType type, int64_t at, const float* from, int64_t n) {
+  uint16_t* half = reinterpret_cast<uint16_t*>(values) + at;
   switch (type) {
-    case ValueType::f32: reinterpret_cast<float*>(values)[at] = v; break;
-    case ValueType::bf16: reinterpret_cast<uint16_t*>(values)[at] = float_to_bf16(v); break;
-    case ValueType::f16: reinterpret_cast<uint16_t*>(values)[at] = float_to_f16(v); break;
+    case ValueType::f32: memcpy(reinterpret_cast<float*>(values) + at, from, n * sizeof(float)); break;
+    case ValueType::bf16:
+      for (int64_t i = 0; i < n; ++i) half[i] = float_to_bf16(from[i]);
+      break;
+    case ValueType::f16:
+      for (int64_t i = 0; i < n; ++i) half[i] = float_to_f16(from[i]);
+      break;
   }
 }
 

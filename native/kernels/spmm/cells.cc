@@ -80,50 +80,71 @@ void plan_blocks(CellMatrix& a, const Source& source, int64_t entries) {
 }
 
 // Entries of each row in each column block, counted in parallel: [row][column block].
-std::vector<uint16_t> count_entries(const CellMatrix& a, const RowReader& reader) {
+std::vector<uint16_t> count_entries(const CellMatrix& a, const Source& source, const RowReader& reader) {
   std::vector<uint16_t> count(a.rows * a.col_blocks, 0);
   Pool::get().parallel(a.blocks.count, [&](int64_t rb, int) {
     std::vector<int32_t> cols;
-    std::vector<float> values;
     for (int64_t r = a.blocks.begin(rb); r < a.blocks.end(rb); ++r) {
-      const int64_t n = reader.read(r, cols, values);
-      for (int64_t i = 0; i < n; ++i) ++count[r * a.col_blocks + cols[i] / a.col_block];
+      uint16_t* row = &count[r * a.col_blocks];
+      if (source.format == Format::bitmask && a.col_block % 8 == 0) {
+        const int64_t bytes = (a.cols + 7) / 8, step = a.col_block / 8;
+        for (int64_t b = 0; b < bytes; b += step) {
+          row[b / step] = static_cast<uint16_t>(count_bits(source.bits + r * bytes + b, std::min(step, bytes - b)));
+        }
+        continue;
+      }
+      const int64_t n = reader.columns(r, cols);
+      for (int64_t i = 0; i < n; ++i) ++row[cols[i] / a.col_block];
     }
   });
   return count;
 }
 
-// Lays out the directory and the offsets of the cells; returns where each row's entries of each block go.
+// Where a row's entries of one column block go.
 struct Place {
   int64_t value_at, code_at;
 };
 
+// Rows of a block by falling number of entries in a column block, equal ones in order: a counting sort.
+void sort_rows(const CellMatrix& a, const std::vector<uint16_t>& count, int64_t rb, int64_t kb, std::vector<int32_t>& order) {
+  const int64_t begin = a.blocks.begin(rb), end = a.blocks.end(rb);
+  int32_t first[258] = {};  // counts are at most 256; those with more entries come first
+  for (int64_t r = begin; r < end; ++r) ++first[256 - count[r * a.col_blocks + kb] + 1];
+  for (int i = 0; i < 257; ++i) first[i + 1] += first[i];
+  order.resize(end - begin);
+  for (int64_t r = begin; r < end; ++r) {
+    order[first[256 - count[r * a.col_blocks + kb]]++] = static_cast<int32_t>(r - begin);
+  }
+}
+
+// Lays out the directory and the offsets of the cells: for each row and column block where its entries go.
 std::vector<Place> lay_out(CellMatrix& a, const std::vector<uint16_t>& count) {
   std::vector<Place> place(a.rows * a.col_blocks);
   const bool bits = a.format == Format::bitmask;
-  (bits ? a.row_ids8.resize(place.size()) : a.row_ids.resize(place.size()));
-  if (!bits) a.counts.resize(place.size());
+  if (bits) {
+    a.row_ids8.resize(place.size());
+  } else {
+    a.row_ids.resize(place.size());
+    a.counts.resize(place.size());
+  }
   Place at{0, 0};
-  std::vector<int64_t> order;
+  std::vector<int32_t> order;
   for (int64_t rb = 0; rb < a.blocks.count; ++rb) {
-    const int64_t begin = a.blocks.begin(rb);
-    order.resize(a.blocks.end(rb) - begin);
     for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
       a.cells.push_back({at.value_at, at.code_at});
-      std::iota(order.begin(), order.end(), 0);
-      const auto entries = [&](int64_t r) { return count[(begin + r) * a.col_blocks + kb]; };
-      std::stable_sort(order.begin(), order.end(), [&](int64_t p, int64_t q) { return entries(p) > entries(q); });
+      sort_rows(a, count, rb, kb, order);
       int64_t slot = a.directory(rb, kb);
-      for (int64_t r : order) {
-        place[(begin + r) * a.col_blocks + kb] = at;
+      for (const int32_t r : order) {
+        const int64_t index = (a.blocks.begin(rb) + r) * a.col_blocks + kb;
+        place[index] = at;
         if (bits) {
           a.row_ids8[slot++] = static_cast<uint8_t>(r);
         } else {
-          a.counts[slot] = entries(r);
+          a.counts[slot] = count[index];
           a.row_ids[slot++] = static_cast<uint16_t>(r);
         }
-        at.value_at += entries(r);
-        at.code_at += a.code_bytes(entries(r), a.columns(kb));
+        at.value_at += count[index];
+        at.code_at += a.code_bytes(count[index], a.columns(kb));
       }
     }
   }
@@ -132,35 +153,47 @@ std::vector<Place> lay_out(CellMatrix& a, const std::vector<uint16_t>& count) {
   return place;
 }
 
-void fill(CellMatrix& a, const RowReader& reader, const std::vector<Place>& place) {
+// The codes of n entries of one row in one column block; cols count from the block's first column.
+void store_codes(const CellMatrix& a, uint8_t* code, const int32_t* cols, int32_t first, int64_t n) {
+  if (a.format == Format::bitmask) {
+    for (int64_t i = 0; i < n; ++i) {
+      const int32_t column = cols[i] - first;
+      code[column / 8] = static_cast<uint8_t>(code[column / 8] | 1 << (column % 8));
+    }
+  } else if (a.nibbles()) {  // sixteen a time: low halves of eight bytes, then their high halves
+    for (int64_t i = 0; i < n; ++i) {
+      uint8_t& byte = code[i / 16 * 8 + i % 8];
+      byte = static_cast<uint8_t>(byte | (cols[i] - first) % a.m << (i % 16 < 8 ? 0 : 4));
+    }
+  } else {
+    for (int64_t i = 0; i < n; ++i) code[i] = static_cast<uint8_t>(cols[i] - first);
+  }
+}
+
+void fill(CellMatrix& a, const Source& source, const RowReader& reader, const std::vector<Place>& place) {
+  const int64_t size = value_bytes(a.type);
+  const bool as_it_is = source.type == a.type && source.format != Format::bsr;
   memset(a.codes.data(), 0, a.codes.bytes());
   Pool::get().parallel(a.blocks.count, [&](int64_t rb, int) {
     std::vector<int32_t> cols;
     std::vector<float> values;
     for (int64_t r = a.blocks.begin(rb); r < a.blocks.end(rb); ++r) {
-      const int64_t n = reader.read(r, cols, values);
-      for (int64_t i = 0; i < n;) {
-        const int64_t kb = cols[i] / a.col_block;
+      const int64_t n = as_it_is ? reader.columns(r, cols) : reader.read(r, cols, values);
+      for (int64_t i = 0, end; i < n; i = end) {
+        const int64_t kb = cols[i] / a.col_block, stop = (kb + 1) * a.col_block;
+        for (end = i + 1; end < n && cols[end] < stop;) ++end;
         const Place& at = place[r * a.col_blocks + kb];
-        for (int64_t slot = 0; i < n && cols[i] / a.col_block == kb; ++i, ++slot) {
-          const int64_t column = cols[i] - kb * a.col_block;
-          uint8_t* code = a.codes.data() + at.code_at;
-          store_value(a.values.data(), a.type, at.value_at + slot, values[i]);
-          if (a.format == Format::bitmask) {
-            code[column / 8] = static_cast<uint8_t>(code[column / 8] | 1 << (column % 8));
-          } else if (a.nibbles()) {  // sixteen a time: low halves of eight bytes, then their high halves
-            uint8_t& byte = code[slot / 16 * 8 + slot % 8];
-            byte = static_cast<uint8_t>(byte | (column % a.m) << (slot % 16 < 8 ? 0 : 4));
-          } else {
-            code[slot] = static_cast<uint8_t>(column);
-          }
+        if (as_it_is) {
+          memcpy(a.values.data() + at.value_at * size,
+                 static_cast<const uint8_t*>(source.data) + (reader.first(r) + i) * size, (end - i) * size);
+        } else {
+          store_values(a.values.data(), a.type, at.value_at, &values[i], end - i);
         }
+        store_codes(a, a.codes.data() + at.code_at, &cols[i], static_cast<int32_t>(kb * a.col_block), end - i);
       }
     }
   });
 }
-
-// ---- Expanding a cell --------------------------------------------------------------------------------------------------
 
 // Scratch for one expanded cell.
 struct Expanded {
@@ -272,7 +305,7 @@ std::unique_ptr<Packed> pack_cells(const Source& source, Format format, ValueTyp
   int64_t entries = 0;
   for (int64_t r = 0; r < source.rows; ++r) entries += reader.count(r);
   plan_blocks(*a, source, entries);
-  fill(*a, reader, lay_out(*a, count_entries(*a, reader)));
+  fill(*a, source, reader, lay_out(*a, count_entries(*a, source, reader)));
   return a;
 }
 

@@ -63,7 +63,7 @@ void fill(QuadMatrix& a, const Source& source) {
       // A dense matrix may come from a sparse source; an indexed one has the reader's columns, in order.
       for (int64_t i = 0; i < n; ++i) {
         const int64_t at = a.indexed ? a.start(q, 0) + i : q * a.cols + cols[i];
-        store_value(a.values.data(), a.type, 4 * at + r % 4, values[i]);
+        store_values(a.values.data(), a.type, 4 * at + r % 4, &values[i], 1);
       }
     }
   });

@@ -1,6 +1,8 @@
 // Reads a Source row by row, whatever its format: what packing is made of.
 #pragma once
 
+#include <string.h>
+
 #include <vector>
 
 #include "../../runtime/numeric.h"
@@ -17,6 +19,32 @@ static inline float value_at(const void* data, ValueType type, int64_t i) {
   return 0;
 }
 
+// n values from entry `first` on, as float32.
+static inline void values_at(const void* data, ValueType type, int64_t first, int64_t n, float* out) {
+  const uint16_t* half = static_cast<const uint16_t*>(data) + first;
+  switch (type) {
+    case ValueType::f32: memcpy(out, static_cast<const float*>(data) + first, n * sizeof(float)); break;
+    case ValueType::bf16:
+      for (int64_t i = 0; i < n; ++i) out[i] = bf16_to_float(half[i]);
+      break;
+    case ValueType::f16:
+      for (int64_t i = 0; i < n; ++i) out[i] = f16_to_float(half[i]);
+      break;
+  }
+}
+
+// The set bits of `bytes` bytes.
+static inline int64_t count_bits(const uint8_t* bits, int64_t bytes) {
+  int64_t count = 0, b = 0;
+  for (; b + 8 <= bytes; b += 8) {
+    uint64_t word;
+    memcpy(&word, bits + b, 8);
+    count += __builtin_popcountll(word);
+  }
+  for (; b < bytes; ++b) count += __builtin_popcount(bits[b]);
+  return count;
+}
+
 // The stored entries of one row at a time, columns ascending. `dense` rows give every column, zeros as well.
 class RowReader {
  public:
@@ -25,9 +53,7 @@ class RowReader {
       const int64_t bytes = (s_.cols + 7) / 8;
       start_.resize(s_.rows + 1, 0);
       for (int64_t r = 0; r < s_.rows; ++r) {
-        int64_t count = 0;
-        for (int64_t b = 0; b < bytes; ++b) count += __builtin_popcount(s_.bits[r * bytes + b]);
-        start_[r + 1] = start_[r] + count;
+        start_[r + 1] = start_[r] + count_bits(s_.bits + r * bytes, bytes);
       }
     }
   }
@@ -43,55 +69,63 @@ class RowReader {
     return 0;
   }
 
-  // Fills cols and values with the row's entries and returns how many there are.
-  int64_t read(int64_t row, std::vector<int32_t>& cols, std::vector<float>& values) const {
+  // The entry at which the row's values start; they are contiguous in every format but bsr (-1).
+  int64_t first(int64_t row) const {
+    switch (s_.format) {
+      case Format::csr: return s_.indptr[row];
+      case Format::bitmask: return start_[row];
+      case Format::dense:
+      case Format::nm: return row * count(row);
+      case Format::bsr: return -1;
+    }
+    return -1;
+  }
+
+  // Fills cols with the columns of the row's entries and returns how many there are.
+  int64_t columns(int64_t row, std::vector<int32_t>& cols) const {
     const int64_t n = count(row);
     cols.resize(n);
-    values.resize(n);
     int64_t at = 0;
     switch (s_.format) {
-      case Format::csr:
-        for (int64_t i = 0; i < n; ++i) {
-          cols[i] = s_.indices[s_.indptr[row] + i];
-          values[i] = value_at(s_.data, s_.type, s_.indptr[row] + i);
-        }
-        break;
+      case Format::csr: memcpy(cols.data(), s_.indices + s_.indptr[row], n * sizeof(int32_t)); break;
       case Format::bitmask: {
-        const uint8_t* bits = s_.bits + row * ((s_.cols + 7) / 8);
-        for (int64_t c = 0; c < s_.cols; ++c) {
-          if (!(bits[c >> 3] >> (c & 7) & 1)) continue;
-          cols[at] = static_cast<int32_t>(c);
-          values[at] = value_at(s_.data, s_.type, start_[row] + at);
-          ++at;
+        const int64_t bytes = (s_.cols + 7) / 8;
+        const uint8_t* bits = s_.bits + row * bytes;
+        for (int64_t b = 0; b < bytes; ++b) {
+          for (unsigned left = bits[b]; left; left &= left - 1) {
+            cols[at++] = static_cast<int32_t>(8 * b + __builtin_ctz(left));
+          }
         }
         break;
       }
       case Format::dense:
-        for (int64_t c = 0; c < n; ++c) {
-          cols[c] = static_cast<int32_t>(c);
-          values[c] = value_at(s_.data, s_.type, row * s_.cols + c);
+        for (int64_t c = 0; c < n; ++c) cols[c] = static_cast<int32_t>(c);
+        break;
+      case Format::bsr:
+        for (int64_t b = s_.indptr[row / s_.r]; b < s_.indptr[row / s_.r + 1]; ++b) {
+          for (int64_t j = 0; j < s_.c; ++j) cols[at++] = static_cast<int32_t>(s_.indices[b] * s_.c + j);
         }
         break;
-      case Format::bsr: {
-        const int64_t block_row = row / s_.r;
-        for (int64_t b = s_.indptr[block_row]; b < s_.indptr[block_row + 1]; ++b) {
-          for (int64_t j = 0; j < s_.c; ++j, ++at) {
-            cols[at] = static_cast<int32_t>(s_.indices[b] * s_.c + j);
-            values[at] = value_at(s_.data, s_.type, (b * s_.r + row % s_.r) * s_.c + j);
-          }
+      case Format::nm:
+        for (int64_t g = 0; at < n; ++g) {
+          for (int64_t i = 0; i < s_.r; ++i, ++at) cols[at] = static_cast<int32_t>(g * s_.c + s_.bits[row * n + at]);
         }
         break;
-      }
-      case Format::nm: {
-        const int64_t groups = s_.cols / s_.c;
-        for (int64_t g = 0; g < groups; ++g) {
-          for (int64_t i = 0; i < s_.r; ++i, ++at) {
-            cols[at] = static_cast<int32_t>(g * s_.c + s_.bits[row * n + at]);
-            values[at] = value_at(s_.data, s_.type, row * n + at);
-          }
-        }
-        break;
-      }
+    }
+    return n;
+  }
+
+  // Fills cols and values with the row's entries and returns how many there are.
+  int64_t read(int64_t row, std::vector<int32_t>& cols, std::vector<float>& values) const {
+    const int64_t n = columns(row, cols);
+    values.resize(n);
+    if (s_.format != Format::bsr) {
+      values_at(s_.data, s_.type, first(row), n, values.data());
+      return n;
+    }
+    const int64_t begin = s_.indptr[row / s_.r];
+    for (int64_t i = 0; i < n; ++i) {
+      values[i] = value_at(s_.data, s_.type, ((begin + i / s_.c) * s_.r + row % s_.r) * s_.c + i % s_.c);
     }
     return n;
   }
