@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,17 +94,21 @@ class Text:
             if not isinstance(text, str):
                 raise InvalidArgument(f"encode: texts[{index}] is a {type(text).__name__}; pass strings.")
         tokenizer = self._load()
-        if cut and self.settings.max_length:
-            tokenizer.enable_truncation(self.settings.max_length)
-        else:
-            tokenizer.no_truncation()
-        batch = getattr(tokenizer, "encode_batch_fast", tokenizer.encode_batch)
-        encoded = batch([text.encode("utf-8", "replace").decode() for text in texts], add_special_tokens=special)
+        clean = [text.encode("utf-8", "replace").decode() for text in texts]
+        with _guarded():
+            if cut and self.settings.max_length:
+                tokenizer.enable_truncation(self.settings.max_length)
+            else:
+                tokenizer.no_truncation()
+            batch = getattr(tokenizer, "encode_batch_fast", tokenizer.encode_batch)
+            encoded = batch(clean, add_special_tokens=special)
         return [np.asarray(item.ids, dtype=np.int32) for item in encoded]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some token ids, special tokens left out."""
-        text: str = self._load().decode(list(ids), skip_special_tokens=True)
+        tokenizer = self._load()
+        with _guarded():
+            text: str = tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> Ids:
@@ -147,14 +152,21 @@ def _parse(content: bytes) -> Any:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise MissingDependency("encode: texts need the tokenizers package; pip install 'zeroskip[models]'.") from error
-    try:
+    with _guarded():
         return Tokenizer.from_buffer(content)
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """What the tokenizer library raises or panics over is a damaged file: texts are checked before."""
+    try:
+        yield
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as error:  # the library panics over some files, which is no Exception
+    except BaseException as error:  # a panic is no Exception
         reason = " ".join(str(error).split())[:160]
         raise DamagedFile(
-            f"load: {TOKENIZER} cannot be read as a tokenizer ({reason}); copy the model again."
+            f"load: {TOKENIZER} cannot be used as a tokenizer ({reason}); copy the model again."
         ) from None
 
 

@@ -1,0 +1,115 @@
+"""Prefill and decode speed of a language model: the pruned model compiled, against the dense one in torch.
+
+    python benchmarks/decoder_speed.py [--model smollm2] [--sparsity 0.5] [--values float16] [--json]
+
+A prompt of 512 tokens of the test text of WikiText-2, then 64 tokens one at a time. torch runs Hugging Face's model in
+a bare greedy loop with its cache, which is faster than its `generate`, and only the last position of the prompt goes
+through the head. The engines take turns in one process, each begins when the one before it has gone quiet; medians.
+Also the time of compiling and of loading the saved model. How a model was pruned does not change its speed, so magnitude
+is the default. Needs ZEROSKIP_DATA_DIR and the package of the model, whose dense weights are dequantised from 4 bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import zeroskip
+from zeroskip import datasets, kernels, models
+from zeroskip.bench import machine
+from zeroskip.bench.demo import decoder
+
+
+def main() -> None:
+    """Print one line an engine for prefill and for decode, and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--pruned", help="folder of the same model, pruned; else it is pruned here")
+    parser.add_argument("--sparsity", type=float, default=0.5)
+    parser.add_argument("--method", default="magnitude")
+    parser.add_argument("--optimize", default="balanced")
+    parser.add_argument("--values", default=None)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--whole", action="store_true", help="also the dense model, compiled")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    dense = models.load(options.model)
+    if options.pruned:
+        pruned = models.load(options.pruned)
+    else:
+        pruned = replace(dense, model=copy.deepcopy(dense.model))
+        models.prune(pruned, method=options.method, sparsity=options.sparsity, refit="none")
+    settings = {"values": options.values, "threads": options.threads}
+    start = time.perf_counter()
+    fast = zeroskip.compile(pruned, optimize=options.optimize, **settings)
+    times = {"compile_s": time.perf_counter() - start, "load_s": load_seconds(fast)}
+    whole = zeroskip.compile(dense, **settings) if options.whole else None
+    ids = fast.text.encode(["\n".join(datasets.paragraphs(datasets.wikitext2("test"))[:60])], special=False, cut=False)
+    speeds = decoder.measure(
+        dense,
+        whole,
+        fast,
+        ids[0][: decoder.PREFILL_TOKENS],
+        decode_tokens=options.tokens,
+        rounds=options.rounds,
+        progress=lambda stage, done, total: None,
+    )
+    report(speeds, fast, times, options)
+
+
+def load_seconds(model: zeroskip.CompiledModel) -> float:
+    """Save the model and load it again, its file in the page cache; the fastest of three."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = model.save(Path(folder) / "model")
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            zeroskip.load(path)
+            times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def report(
+    speeds: list[dict[str, Any]], fast: zeroskip.CompiledModel, times: dict[str, float], options: argparse.Namespace
+) -> None:
+    """Rates and ratios, as JSON or for people."""
+    row: dict[str, Any] = {
+        "model": options.model,
+        "sparsity": options.sparsity,
+        "values": fast.values,
+        "machine": machine.describe(kernels.num_threads()),
+        **times,
+        "weights_bytes": fast.memory.sparse + fast.memory.dense,
+    }
+    for speed in speeds:
+        row[speed["key"]] = {engine["key"]: engine["rate"] for engine in speed["engines"] if engine["status"] == "ok"}
+    if options.json:
+        print(json.dumps(row))
+        return
+    print(fast.report(), file=sys.stderr)
+    print(f"{options.model} at {options.sparsity:.0%}, {fast.values} values, {row['machine']}")
+    print(f"  compiled in {times['compile_s']:.1f} s, loaded in {times['load_s']:.2f} s")
+    for speed in speeds:
+        rates = row[speed["key"]]
+        for engine in speed["engines"]:
+            if engine["status"] == "ok":
+                ratio = rates["zeroskip_sparse"] / engine["rate"]
+                print(
+                    f"  {speed['key']:8s} {engine['label']:18s} {engine['rate']:8.1f} tokens/s  sparse is {ratio:.2f}x"
+                )
+
+
+if __name__ == "__main__":
+    main()
