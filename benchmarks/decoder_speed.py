@@ -5,8 +5,9 @@
 A prompt of 512 tokens of the test text of WikiText-2, then 64 tokens one at a time. torch runs Hugging Face's model in
 a bare greedy loop with its cache, which is faster than its `generate`, and only the last position of the prompt goes
 through the head. The engines take turns in one process, each begins when the one before it has gone quiet; medians.
-Also the time of compiling and of loading the saved model. How a model was pruned does not change its speed, so magnitude
-is the default. Needs ZEROSKIP_DATA_DIR and the package of the model, whose dense weights are dequantised from 4 bits.
+Also the time of compiling and of loading the saved model. How a model was pruned does not change its speed, so
+magnitude is the default. Needs ZEROSKIP_DATA_DIR and the package of the model, whose dense weights are dequantised from
+4 bits.
 """
 
 from __future__ import annotations
