@@ -20,7 +20,9 @@ def main() -> int:
     x = rng.standard_normal((64, 24), dtype=np.float32)
     want = w.astype(np.float64) @ x
     allowed = 66 * 2.0**-24 * (np.abs(w).astype(np.float64) @ np.abs(x)) + 2.0**-24 * np.abs(want)
-    native = [k.name for k in zeroskip.kernels.registry if k.origin == "native" and k.dtype == "float32" and not k.why_not()]
+    native = [
+        k.name for k in zeroskip.kernels.registry if k.origin == "native" and k.dtype == "float32" and not k.why_not()
+    ]
     for name in ("COO", "CSR", "Bitmask", "BSR"):
         params = {"block": (4, 4)} if name == "BSR" else {}
         a = getattr(zeroskip.formats, name).from_dense(w, **params)
@@ -29,7 +31,9 @@ def main() -> int:
             if not (np.abs(got - want) <= allowed).all():
                 print(f"check_core: {name} by {kernel} is wrong", file=sys.stderr)
                 return 1
-    print(f"check_core: zeroskip {zeroskip.__version__} without torch; {len(native)} native float32 kernels: {' '.join(native)}")
+    print(
+        f"check_core: zeroskip {zeroskip.__version__} without torch; {len(native)} native float32 kernels: {' '.join(native)}"
+    )
     if not native:
         return 1
     return 0

@@ -42,7 +42,11 @@ def faults(path: Path) -> list[str]:
         native = [name for name in names if re.fullmatch(WHEEL_NEEDS[2], name)]
         if len(native) > 1:
             alien += native
-        if re.search(r"-cp312-abi3-", path.name) and native != ["zeroskip/_native.abi3.so"] and path.name.count("linux"):
+        if (
+            re.search(r"-cp312-abi3-", path.name)
+            and native != ["zeroskip/_native.abi3.so"]
+            and path.name.count("linux")
+        ):
             alien += native
     else:
         with tarfile.open(path) as archive:

@@ -26,6 +26,9 @@ struct Registration {
 // Counts one case, of an instruction set or of none, and prints the first failures of each test.
 void record(bool ok, const Isa* isa, const std::string& what);
 
+// False for the cases that `--sample N` leaves out: all but every N-th. Emulation is twenty times slower than the processor.
+bool sampled();
+
 static inline void check(bool ok, const std::string& what) { record(ok, nullptr, what); }
 static inline void check(bool ok, Isa isa, const std::string& what) { record(ok, &isa, what); }
 

@@ -1,6 +1,6 @@
-// zeroskip_tests [NAME...]: runs every test, or those whose name contains one of the words. `--isas` lists the instruction sets
-// found here instead. ZEROSKIP_ISA chooses one; one that is asked for and not found is a failure, so that a green run is a
-// run of that set.
+// zeroskip_tests [--sample N] [NAME...]: runs every test, or those whose name contains one of the words; of their many cases all
+// or every N-th. `--isas` lists the instruction sets found here instead. ZEROSKIP_ISA chooses one; one that is asked for and
+// not found is a failure, so that a green run is a run of that set.
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,16 +19,20 @@ struct Count {
 Count plain;
 Count by_isa[4];
 int64_t failures_here = 0;
+int64_t sample_every = 1;
+int64_t samples_seen = 0;
 constexpr int64_t kShown = 10;  // failures printed a test
 
-bool wanted(const char* name, int argc, char** argv) {
-  for (int i = 1; i < argc; ++i) {
-    if (strstr(name, argv[i])) return true;
+bool wanted(const char* name, const std::vector<const char*>& words) {
+  for (const char* word : words) {
+    if (strstr(name, word)) return true;
   }
-  return argc < 2;
+  return words.empty();
 }
 
 }  // namespace
+
+bool sampled() { return samples_seen++ % sample_every == 0; }
 
 std::vector<Test>& tests() {
   static std::vector<Test> all;
@@ -70,8 +74,16 @@ int main(int argc, char** argv) {
   if (const char* asked = getenv("ZEROSKIP_ISA")) {
     check(strcmp(asked, isa_name(info.selected)) == 0, std::string("ZEROSKIP_ISA=") + asked + " is not what was selected");
   }
+  std::vector<const char*> words;
+  for (int i = 1; i < argc; ++i) {
+    if (strcmp(argv[i], "--sample") == 0 && i + 1 < argc) {
+      sample_every = atoll(argv[++i]) > 0 ? atoll(argv[i]) : 1;
+    } else {
+      words.push_back(argv[i]);
+    }
+  }
   for (const Test& test : tests()) {
-    if (!wanted(test.name, argc, argv)) continue;
+    if (!wanted(test.name, words)) continue;
     failures_here = 0;
     test.body();
     printf("%s %s\n", failures_here ? "FAILED" : "ok    ", test.name);

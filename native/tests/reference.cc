@@ -142,9 +142,7 @@ Inputs random_inputs(const Matrix& matrix, int64_t lanes, uint64_t seed) {
   return in;
 }
 
-// The bound of CONTRIBUTING.md: (nnz_row + 1) u (|A| |B|) + u |C|, with the bias as one more entry of the row. An activation
-// passes an error on by its Lipschitz constant, at most 1.13 (GELU), and adds its own: the factors it multiplies v by
-// (erf, tanh, the logistic function) are at most 2 and may each be off by a few units in the last place of 1.
+// The bound of CONTRIBUTING.md; src/zeroskip/testing/bounds.py derives it. A bias is one more term of the row.
 Reference reference(const Matrix& a, ValueType type, bool dense, const Inputs& in) {
   Reference out{a.rows, in.lanes, std::vector<double>(a.rows * in.lanes), std::vector<double>(a.rows * in.lanes)};
   std::vector<double> sum(in.lanes), size(in.lanes);
@@ -167,7 +165,8 @@ Reference reference(const Matrix& a, ValueType type, bool dense, const Inputs& i
       const bool activated = in.activation != Activation::none;
       double y = activate(sum[t], in.activation);
       double bound = static_cast<double>(entries + 1) * kU * size[t] * (activated ? 1.13 : 1.0);
-      if (activated && in.activation != Activation::relu) bound += 4 * kU * std::max(1.0, fabs(sum[t]));
+      if (in.activation == Activation::tanh) bound += 8 * kU * fabs(y);
+      if (activated && in.activation != Activation::tanh && in.activation != Activation::relu) bound += 8 * kU * fabs(sum[t]);
       if (!in.residual.empty()) {
         bound += kU * fabs(y);
         y += in.residual[r * in.lanes + t];
