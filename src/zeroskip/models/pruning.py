@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 REFITS = ("auto", "none", "block")
+_STATISTICS_TOKENS = 16384  # enough for X^T X of any layer here; what comes beyond serves the refit
 _MAX_PASSES = 16  # over a model of unknown structure: layers are calibrated in at most so many groups
 
 
@@ -215,7 +216,7 @@ def _run(job: _Job, data: Calibration) -> None:
     if inside and job.scope == "global":
         _without_data(job, count=False)
     if inside:
-        _through_blocks(job, stages, data.batches)
+        _through_blocks(job, stages, data)
     for group in groups:
         stats = _gather_model(job, group, data.batches)
         for layer in group:
@@ -241,11 +242,11 @@ def _without_data(job: _Job, *, count: bool = True) -> None:
             job.step()
 
 
-def _through_blocks(job: _Job, stages: Sequence[Block], batches: Sequence[Batch]) -> None:
+def _through_blocks(job: _Job, stages: Sequence[Block], data: Calibration) -> None:
     """Block after block; the activations of the calibration data are kept, the statistics only of one block."""
     import torch
 
-    stream = capture(job.loaded.model, stages, batches)
+    stream = capture(job.loaded.model, stages, data.batches)
     dense = list(stream.hidden) if job.refit != "none" else []
     last = max(index for index, block in enumerate(stages) if block.linears)
     for index, block in enumerate(stages[: last + 1]):
@@ -253,10 +254,10 @@ def _through_blocks(job: _Job, stages: Sequence[Block], batches: Sequence[Batch]
         if block.linears:
             stats: dict[str, InputStats] = {}
             if job.pruner.needs != "nothing":
-                passes = [
-                    partial(stream.run, block.module, index, at, hidden) for at, hidden in enumerate(stream.hidden)
-                ]
-                stats = gather(block.linears, passes, stream.masks, full=job.pruner.needs == "hessian")
+                some = range(0, len(data.batches), max(1, data.tokens // _STATISTICS_TOKENS))
+                passes = [partial(stream.run, block.module, index, at, stream.hidden[at]) for at in some]
+                masks = [stream.masks[at] for at in some]
+                stats = gather(block.linears, passes, masks, full=job.pruner.needs == "hessian")
             for layer in block.linears:
                 _prune_layer(job, layer, stats.get(layer.name))
         with torch.no_grad():

@@ -21,12 +21,19 @@ class RefitSettings:
     """Block reconstruction with Adam.
 
     Args:
-        steps: Batches seen per block.
+        epochs: How often each batch is seen.
+        least, most: Steps a block, whatever the number of batches.
         rate: Learning rate at its peak; it warms up over five steps and falls linearly to zero.
     """
 
-    steps: int = 60
-    rate: float = 2e-3
+    epochs: int = 2
+    least: int = 60
+    most: int = 240
+    rate: float = 1e-3
+
+    def steps(self, batches: int) -> int:
+        """Steps a block with so many batches of calibration data."""
+        return min(self.most, max(self.least, self.epochs * batches))
 
 
 def refit_block(
@@ -63,16 +70,17 @@ def refit_block(
     before = [parameter.requires_grad for parameter in parameters]
     rng = random.Random(seed)
     order: list[int] = []
+    steps = settings.steps(len(inputs))
     try:
         for parameter in parameters:
             parameter.requires_grad_(True)
         optimiser = torch.optim.Adam(parameters, lr=settings.rate, betas=(0.9, 0.95))
-        for step in range(settings.steps):
+        for step in range(steps):
             if not order:
                 order = rng.sample(range(len(inputs)), len(inputs))
             batch = order.pop()
             for group in optimiser.param_groups:
-                group["lr"] = settings.rate * min(1.0, (step + 1) / _WARM_UP) * (1 - step / settings.steps)
+                group["lr"] = settings.rate * min(1.0, (step + 1) / _WARM_UP) * (1 - step / steps)
             with torch.enable_grad():
                 loss = _loss(forward(batch, inputs[batch]), targets[batch], tokens[batch])
                 gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
