@@ -20,7 +20,7 @@ struct Test {
 std::vector<Test>& tests();
 
 struct Registration {
-  Registration(const char* name, void (*body)() ) { tests().push_back({name, body}); }
+  Registration(const char* name, void (*body)()) { tests().push_back({name, body}); }
 };
 
 // Counts one case, of an instruction set or of none, and prints the first failures of each test.
@@ -69,7 +69,7 @@ class Floats {
 
 }  // namespace zs::test
 
-#define ZS_TEST(name)                                                        \
-  static void zs_test_##name();                                              \
+#define ZS_TEST(name)                                                                   \
+  static void zs_test_##name();                                                         \
   static const ::zs::test::Registration zs_registration_##name(#name, &zs_test_##name); \
   static void zs_test_##name()

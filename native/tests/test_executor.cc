@@ -29,7 +29,9 @@ struct Worst {
   double ratio = 0;
   void add(double got, double want, double bound) {
     const double error = fabs(got - want);
-    ratio = std::max(ratio, error <= bound ? (bound > 0 ? error / bound : 0) : isnan(error) || bound <= 0 ? INFINITY : error / bound);
+    ratio = std::max(ratio, error <= bound               ? (bound > 0 ? error / bound : 0)
+                            : isnan(error) || bound <= 0 ? INFINITY
+                                                         : error / bound);
   }
 };
 
@@ -126,8 +128,8 @@ struct Shape {
 };
 
 std::string describe(const Shape& s) {
-  return "attention of " + std::to_string(s.heads) + "/" + std::to_string(s.kv_heads) + " heads of " + std::to_string(s.head_dim) +
-         (s.causal ? ", causal" : "") + (s.bias ? ", position bias" : "");
+  return "attention of " + std::to_string(s.heads) + "/" + std::to_string(s.kv_heads) + " heads of " +
+         std::to_string(s.head_dim) + (s.causal ? ", causal" : "") + (s.bias ? ", position bias" : "");
 }
 
 constexpr int64_t kReach = 200;
@@ -139,7 +141,8 @@ struct AttentionProgram : Tables {
 
   AttentionProgram(const Shape& s, bool cached) : Tables(97), shape(s) {
     tables.reserve(3);
-    const int q = embedded(s.heads * s.head_dim, 3), k = embedded(s.kv_heads * s.head_dim, 5), v = embedded(s.kv_heads * s.head_dim, 7);
+    const int q = embedded(s.heads * s.head_dim, 3), k = embedded(s.kv_heads * s.head_dim, 5),
+              v = embedded(s.kv_heads * s.head_dim, 7);
     out = buffer(s.heads * s.head_dim);
     Step step;
     step.op = Op::attention;
@@ -237,8 +240,11 @@ ZS_TEST(executor_activations_far_out) {
       const double want = activated(far[j], activation);
       // silu(-inf) and gelu(-inf) are -inf * 0: torch gives NaN, a limit would give 0.
       const bool open = isinf(far[j]) && far[j] < 0 && activation >= Activation::gelu && activation <= Activation::silu;
-      const bool right = isnan(far[j]) ? isnan(out[j]) : isinf(want) ? out[j] == want : fabs(out[j] - want) <= activation_bound(far[j], activation) + kU * fabs(want);
-      expect(open || right, "activation " + std::to_string(i) + " of " + std::to_string(far[j]) + " is " + std::to_string(out[j]));
+      const bool right = isnan(far[j]) ? isnan(out[j])
+                         : isinf(want) ? out[j] == want
+                                       : fabs(out[j] - want) <= activation_bound(far[j], activation) + kU * fabs(want);
+      expect(open || right,
+             "activation " + std::to_string(i) + " of " + std::to_string(far[j]) + " is " + std::to_string(out[j]));
     }
   }
 }
@@ -252,8 +258,14 @@ ZS_TEST(executor_norm) {
         for (float& v : x) v += 0.5f;
         const auto weight = random_floats(size, 53), bias = random_floats(size, 59);
         Floats y(groups * size * width, NAN);
-        NormArgs args{{x.data(), groups * size, 0, groups * size}, {y.data(), groups * size, 0, groups * size}, weight.data(),
-                      rms ? nullptr : bias.data(), groups, size, 1e-5f, rms};
+        NormArgs args{{x.data(), groups * size, 0, groups * size},
+                      {y.data(), groups * size, 0, groups * size},
+                      weight.data(),
+                      rms ? nullptr : bias.data(),
+                      groups,
+                      size,
+                      1e-5f,
+                      rms};
         exec_ops().norm(args, 0, width, 0, width);
         Worst worst;
         for (int64_t t = 0; t < width; ++t) {
@@ -279,8 +291,8 @@ ZS_TEST(executor_norm) {
             }
           }
         }
-        expect(worst, std::string(rms ? "rmsnorm" : "layernorm") + " of " + std::to_string(groups) + " x " + std::to_string(size) +
-                          ", width " + std::to_string(width));
+        expect(worst, std::string(rms ? "rmsnorm" : "layernorm") + " of " + std::to_string(groups) + " x " +
+                          std::to_string(size) + ", width " + std::to_string(width));
       }
     }
   }
@@ -384,8 +396,9 @@ ZS_TEST(executor_pool) {
             sum += v;
             size[f] += fabs(v) / static_cast<double>(end - begin);
           }
-          want[f] = mode == PoolMode::mean ? sum / static_cast<double>(end - begin) : mode == PoolMode::max ? top
-                    : p.row(0, packing.ids[mode == PoolMode::first ? begin : end - 1])[f];
+          want[f] = mode == PoolMode::mean  ? sum / static_cast<double>(end - begin)
+                    : mode == PoolMode::max ? top
+                                            : p.row(0, packing.ids[mode == PoolMode::first ? begin : end - 1])[f];
           norm += want[f] * want[f];
         }
         const double n = static_cast<double>(end - begin), scale = normalize ? 1 / sqrt(norm) : 1;

@@ -92,14 +92,14 @@ bool takes(const Kernel& kernel, const Source& source) {
 
 // Every kernel that runs here and takes this matrix, packed. One that takes it and does not pack, or packs what it should
 // refuse, is a failure.
-template <class Body>
-void each_packed(const Held& held, const Matrix& matrix, Body&& body) {
+template <class Body> void each_packed(const Held& held, const Matrix& matrix, Body&& body) {
   for (const Kernel& kernel : kernels()) {
     if (!isa_usable(kernel.isa)) continue;
     const auto packed = packed_by(kernel, held);
     const bool right = (packed != nullptr) == takes(kernel, held.source);
-    check(right, kernel.isa, std::string(kernel.name) + (packed ? " packs " : " refuses ") + matrix.what + " from " +
-                                 format_name(held.source.format));
+    check(right, kernel.isa,
+          std::string(kernel.name) + (packed ? " packs " : " refuses ") + matrix.what + " from " +
+              format_name(held.source.format));
     if (packed) body(kernel, *packed);
   }
 }
@@ -121,8 +121,8 @@ class References {
 };
 
 // One matrix, some lanes, every kernel that takes it: from CSR unless said otherwise.
-void sweep(const Matrix& matrix, const std::vector<int64_t>& lane_counts, uint64_t seed, Format format = Format::csr, int64_t r = 0,
-           int64_t c = 0) {
+void sweep(const Matrix& matrix, const std::vector<int64_t>& lane_counts, uint64_t seed, Format format = Format::csr,
+           int64_t r = 0, int64_t c = 0) {
   const Held held = hold(matrix, format, ValueType::f32, r, c);
   for (int64_t lanes : lane_counts) {
     if (!sampled()) continue;
@@ -151,8 +151,8 @@ const std::vector<int64_t> kLanes = {1, 2, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 
 
 ZS_TEST(kernel_table_is_consistent) {
   for (const Kernel& kernel : kernels()) {
-    const std::string name = std::string("spmm_") + format_name(kernel.format) + "_" + type_name(kernel.type) + "_" +
-                             isa_name(kernel.isa);
+    const std::string name =
+        std::string("spmm_") + format_name(kernel.format) + "_" + type_name(kernel.type) + "_" + isa_name(kernel.isa);
     check(name == kernel.name, std::string(kernel.name) + " is not named by its format, type and isa");
     check(find_kernel(kernel.name) == &kernel, std::string(kernel.name) + " stands in the table twice");
     check(kernel.doc && strlen(kernel.doc) > 5, std::string(kernel.name) + " has no doc");
@@ -172,7 +172,8 @@ ZS_TEST(kernel_selected_isa_has_kernels) {
 }
 
 ZS_TEST(kernel_shapes) {
-  const int64_t shapes[][2] = {{1, 1}, {1, 40}, {40, 1}, {7, 9}, {8, 8}, {9, 17}, {16, 15}, {17, 33}, {31, 64}, {64, 63}, {65, 65}};
+  const int64_t shapes[][2] = {{1, 1},   {1, 40},  {40, 1},  {7, 9},   {8, 8},  {9, 17},
+                               {16, 15}, {17, 33}, {31, 64}, {64, 63}, {65, 65}};
   uint64_t seed = 1;
   for (const auto& shape : shapes) {
     for (double density : {0.0, 0.1, 0.5, 1.0}) sweep(random_matrix(shape[0], shape[1], density, ++seed), kLanes, seed);
@@ -202,7 +203,8 @@ ZS_TEST(kernel_blocks_and_groups) {
   }
   for (const auto& group : {std::pair<int64_t, int64_t>{2, 4}, {1, 2}, {1, 4}, {4, 8}, {3, 7}, {8, 16}, {16, 16}, {5, 32}}) {
     for (int64_t rows : {1, 13, 70}) {
-      sweep(random_nm(rows, group.second * 9, group.first, group.second, ++seed), kLanes, seed, Format::nm, group.first, group.second);
+      sweep(random_nm(rows, group.second * 9, group.first, group.second, ++seed), kLanes, seed, Format::nm, group.first,
+            group.second);
     }
     sweep(random_nm(130, group.second * 140, group.first, group.second, ++seed), {1, 9, 136}, seed, Format::nm, group.first,
           group.second);
@@ -287,7 +289,8 @@ ZS_TEST(packing_from_every_format_and_type) {
     int64_t r, c;
   };
   std::vector<Pair> pairs;
-  for (Format format : {Format::csr, Format::bitmask, Format::dense}) pairs.push_back({random_matrix(37, 83, 0.4, 23), format, 0, 0});
+  for (Format format : {Format::csr, Format::bitmask, Format::dense})
+    pairs.push_back({random_matrix(37, 83, 0.4, 23), format, 0, 0});
   for (auto [r, c] : {std::pair<int64_t, int64_t>{1, 4}, {4, 1}, {4, 4}, {16, 1}, {8, 32}}) {
     pairs.push_back({random_blocks(48, 96, r, c, 0.3, 29), Format::bsr, r, c});
   }
@@ -304,7 +307,8 @@ ZS_TEST(packing_from_every_format_and_type) {
         const Inputs in = random_inputs(seen, lanes, 37);
         References references(seen, in);
         each_packed(held, pair.matrix, [&](const Kernel& kernel, const Packed& packed) {
-          const std::string wrong = difference(run(packed, in, false), references.of(kernel.type, kernel.format == Format::dense));
+          const std::string wrong =
+              difference(run(packed, in, false), references.of(kernel.type, kernel.format == Format::dense));
           check(wrong.empty(), kernel.isa, label(kernel, pair.matrix, held, in, false) + wrong);
         });
       }
@@ -317,7 +321,8 @@ ZS_TEST(packing_keeps_every_16_bit_value) {
   for (ValueType type : {ValueType::bf16, ValueType::f16}) {
     Matrix m{65536 / 8, 8, std::vector<float>(65536), std::vector<uint8_t>(65536, 0), "every 16-bit value"};
     for (uint32_t h = 0; h < 65536; ++h) {
-      const float v = type == ValueType::bf16 ? bf16_to_float(static_cast<uint16_t>(h)) : f16_to_float(static_cast<uint16_t>(h));
+      const float v =
+          type == ValueType::bf16 ? bf16_to_float(static_cast<uint16_t>(h)) : f16_to_float(static_cast<uint16_t>(h));
       if (!isfinite(v)) continue;
       m.values[h] = v;
       m.stored[h] = 1;

@@ -22,8 +22,7 @@ double decode(uint32_t h, int bits, int bias) {
 }
 
 // One check for all patterns, naming the first that is wrong.
-template <class Good>
-void check_all(uint32_t count, Good&& good, const char* what) {
+template <class Good> void check_all(uint32_t count, Good&& good, const char* what) {
   uint32_t wrong = 0;
   uint32_t first = 0;
   for (uint32_t h = count; h-- > 0;) {
@@ -35,8 +34,7 @@ void check_all(uint32_t count, Good&& good, const char* what) {
 }
 
 // From below the boundary between two patterns a float rounds down, from above up, and on it to the even pattern.
-template <class Encode>
-bool rounds_right(Encode encode, uint32_t low, double low_value, double up_value) {
+template <class Encode> bool rounds_right(Encode encode, uint32_t low, double low_value, double up_value) {
   const double middle = 0.5 * (low_value + up_value);
   const float m = static_cast<float>(middle);
   if (static_cast<double>(m) != middle) return true;  // no float lies on this boundary: it is below float32's own spacing
@@ -53,37 +51,55 @@ bool rounds_right(Encode encode, uint32_t low, double low_value, double up_value
 }  // namespace
 
 ZS_TEST(numeric_f16_every_value) {
-  check_all(65536, [](uint32_t h) {
-    const float f = f16_to_float(static_cast<uint16_t>(h));
-    return is_nan_f16(h) ? isnan(f) : static_cast<double>(f) == decode(h, 10, 15);
-  }, "f16 decodes wrongly");
-  check_all(65536, [](uint32_t h) {
-    const uint32_t back = float_to_f16(f16_to_float(static_cast<uint16_t>(h)));
-    return is_nan_f16(h) ? is_nan_f16(back) : back == h;
-  }, "f16 does not come back");
+  check_all(
+      65536,
+      [](uint32_t h) {
+        const float f = f16_to_float(static_cast<uint16_t>(h));
+        return is_nan_f16(h) ? isnan(f) : static_cast<double>(f) == decode(h, 10, 15);
+      },
+      "f16 decodes wrongly");
+  check_all(
+      65536,
+      [](uint32_t h) {
+        const uint32_t back = float_to_f16(f16_to_float(static_cast<uint16_t>(h)));
+        return is_nan_f16(h) ? is_nan_f16(back) : back == h;
+      },
+      "f16 does not come back");
 }
 
 ZS_TEST(numeric_bf16_every_value) {
-  check_all(65536, [](uint32_t h) {
-    const float f = bf16_to_float(static_cast<uint16_t>(h));
-    return is_nan_bf16(h) ? isnan(f) : static_cast<double>(f) == decode(h, 7, 127);
-  }, "bf16 decodes wrongly");
-  check_all(65536, [](uint32_t h) {
-    const uint32_t back = float_to_bf16(bf16_to_float(static_cast<uint16_t>(h)));
-    return is_nan_bf16(h) ? is_nan_bf16(back) : back == h;
-  }, "bf16 does not come back");
+  check_all(
+      65536,
+      [](uint32_t h) {
+        const float f = bf16_to_float(static_cast<uint16_t>(h));
+        return is_nan_bf16(h) ? isnan(f) : static_cast<double>(f) == decode(h, 7, 127);
+      },
+      "bf16 decodes wrongly");
+  check_all(
+      65536,
+      [](uint32_t h) {
+        const uint32_t back = float_to_bf16(bf16_to_float(static_cast<uint16_t>(h)));
+        return is_nan_bf16(h) ? is_nan_bf16(back) : back == h;
+      },
+      "bf16 does not come back");
 }
 
 ZS_TEST(numeric_rounding_boundaries) {
   // The pattern above the largest finite one is infinity; its boundary lies where the next finite value would.
-  check_all(0x7c00, [](uint32_t h) {
-    const double up = h == 0x7bff ? 65536.0 : decode(h + 1, 10, 15);
-    return rounds_right([](float f) { return static_cast<uint32_t>(float_to_f16(f)); }, h, decode(h, 10, 15), up);
-  }, "f16 rounds wrongly");
-  check_all(0x7f80, [](uint32_t h) {
-    const double up = h == 0x7f7f ? ldexp(1.0, 128) : decode(h + 1, 7, 127);
-    return rounds_right([](float f) { return static_cast<uint32_t>(float_to_bf16(f)); }, h, decode(h, 7, 127), up);
-  }, "bf16 rounds wrongly");
+  check_all(
+      0x7c00,
+      [](uint32_t h) {
+        const double up = h == 0x7bff ? 65536.0 : decode(h + 1, 10, 15);
+        return rounds_right([](float f) { return static_cast<uint32_t>(float_to_f16(f)); }, h, decode(h, 10, 15), up);
+      },
+      "f16 rounds wrongly");
+  check_all(
+      0x7f80,
+      [](uint32_t h) {
+        const double up = h == 0x7f7f ? ldexp(1.0, 128) : decode(h + 1, 7, 127);
+        return rounds_right([](float f) { return static_cast<uint32_t>(float_to_bf16(f)); }, h, decode(h, 7, 127), up);
+      },
+      "bf16 rounds wrongly");
   check(float_to_f16(1e30f) == 0x7c00 && float_to_f16(-INFINITY) == 0xfc00, "f16: overflow is not infinity");
   check(float_to_bf16(INFINITY) == 0x7f80, "bf16: infinity is lost");
 }
