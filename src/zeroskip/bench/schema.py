@@ -48,7 +48,7 @@ FIELDS: dict[str, tuple[tuple[type, ...], bool, str]] = {
     "samples": (_INT, True, "calls timed"),
     "rounds": (_INT, True, "interleaved slices they came from"),
     "cold": (_BOOL, True, "whether A had left the caches before each call"),
-    "copies": (_INT, True, "copies of A the calls went round; 1 when cold: the caches were swept instead"),
+    "copies": (_INT, True, "copies of A the calls went round; if they fit the caches, these were swept instead"),
     "gflops": (_NUMBER, True, "2 nnz n / time_s / 1e9: only useful work counts, for dense kernels too"),
     "prepare_s": (_NUMBER, True, "time to pack A once"),
     "nbytes": (_INT, True, "bytes of the packed A"),

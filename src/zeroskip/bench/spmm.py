@@ -26,6 +26,7 @@ Progress = Callable[[str, int, int], None]
 Float32 = npt.NDArray[np.float32]
 
 MAX_COPIES_BYTES = 512 * 2**20
+MAX_COPIES = 512
 # A copy of these is a session with threads of its own; a hundred of them disturb each other (3 ms instead of 60 us).
 WALKED = ("onnxruntime",)
 
@@ -176,8 +177,8 @@ def _group(
 def _candidate(entry: _Entry, operands: dict[bool, Float32], outputs: dict[bool, Float32], cold: bool) -> Candidate:
     x, out = operands[entry.transposed], outputs[entry.transposed]
     calls = [partial(prepared.run, x, out, transposed=entry.transposed) for prepared in entry.prepared]
-    walk = cold and len(calls) == 1 and entry.prepared[0].nbytes < _cold_bytes()
-    return Candidate(entry.label, calls, before=_walk if walk else None)
+    packed = sum(prepared.nbytes for prepared in entry.prepared)
+    return Candidate(entry.label, calls, before=_walk if cold and packed < _cold_bytes() else None)
 
 
 def _entries(
@@ -264,11 +265,11 @@ def worst_error(out: Float32, reference: npt.NDArray[np.float64], bound: npt.NDA
 
 
 def _copies(entry: _Entry, a: SparseMatrix, cold: bool) -> None:
-    """For cold weights: as many copies as together exceed the last-level cache twice."""
+    """For cold weights: as many copies as together exceed the last-level cache twice, but not thousands."""
     if not cold or entry.kernel.origin in WALKED:
         return
     nbytes = max(entry.prepared[0].nbytes, 1)
-    for _ in range(-(-_cold_bytes() // nbytes) - 1):
+    for _ in range(min(-(-_cold_bytes() // nbytes), MAX_COPIES) - 1):
         entry.prepared.append(entry.kernel.prepare(a))
 
 

@@ -172,7 +172,7 @@ def make_encoder_document() -> dict[str, Any]:
     )
 
 
-def make_decoder_document() -> dict[str, Any]:
+def make_decoder_document(blocks: int = 30) -> dict[str, Any]:
     names = {
         "q_proj": (576, 576),
         "k_proj": (192, 576),
@@ -224,7 +224,7 @@ def make_decoder_document() -> dict[str, Any]:
             },
             "quality_line": "perplexity 25.6 dense, 37.5 sparse",
             "samples": [{"prompt": "Once <upon> a time", "dense": "was a cat", "sparse": "was a dog & a cat"}],
-            "layers": _layers(30, names, (1, 16, 256)),
+            "layers": _layers(blocks, names, (1, 16, 256)),
         },
     )
 
@@ -236,4 +236,4 @@ def encoder_document() -> dict[str, Any]:
 
 @pytest.fixture
 def decoder_document() -> dict[str, Any]:
-    return make_decoder_document()
+    return make_decoder_document(blocks=4)

@@ -21,6 +21,12 @@ from zeroskip.kernels._base import KernelInfo
 PATTERNS = ["unstructured", "2:4", "8:16", "block:4x2"]
 
 
+@pytest.fixture(autouse=True)
+def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cold weights without megabytes of copies."""
+    monkeypatch.setattr(spmm.machine, "last_level_cache_bytes", lambda: 50_000)
+
+
 def problem(pattern: str = "unstructured", dtype: str = "float32", shape: tuple[int, int] = (48, 32)) -> Problem:
     return Problem(shape, 0.5, pattern, dtype, 0)
 
@@ -81,11 +87,19 @@ def test_rows_follow_the_schema_and_compare_with_dense() -> None:
         assert {row["role"] for row in group} == {"candidate", "dense", "peer"}
 
 
-def test_cold_weights_go_round_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spmm.machine, "last_level_cache_bytes", lambda: 50_000)
+def test_cold_weights_go_round_copies() -> None:
     rows = rows_of(kernels=["spmm_csr_f32_scalar"], peers=["none"], ns=[1, 4])
     assert [row["copies"] > 1 for row in rows] == [True, False]
     assert rows[0]["copies"] * rows[0]["nbytes"] >= 100_000
+
+
+def test_tiny_matrices_are_made_cold_by_sweeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    swept = []
+    monkeypatch.setattr(spmm, "MAX_COPIES", 2)
+    monkeypatch.setattr(spmm, "_walk", lambda: swept.append(1))
+    row = rows_of(kernels=["spmm_csr_f32_scalar"], peers=["none"], ns=[1])[0]
+    assert row["copies"] == 2
+    assert len(swept) > row["samples"]
 
 
 def test_a_rival_that_is_not_installed_is_a_row_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
