@@ -196,7 +196,7 @@ def test_save_and_load_change_nothing(tmp_path, kind, values):
 def sparse_wins(monkeypatch):
     """Every sparse kernel seems twice as fast as dense, so that the outcome does not depend on the machine."""
 
-    def times(packs, n, share_s, keep):
+    def times(packs, n, share_s, keep, cold_bytes):
         return {name: 2e-6 if "_dense_" in name else 1e-6 for name in packs}
 
     monkeypatch.setattr(zeroskip.runtime.measure, "_interleaved", times)
@@ -341,3 +341,21 @@ def test_an_unsupported_setting_falls_back_to_torch_modules():
     fast = zeroskip.compile(small.bert(hidden_act="mish"), **small.OPTIONS)
     assert fast.kind == "torch"
     assert any("mish" in note for note in fast.notes)
+
+
+@pytest.mark.parametrize("values", ["float32", "bfloat16", "float16"])
+def test_a_tied_head_is_stored_once(tmp_path, values):
+    model = small.llama()
+    fast = zeroskip.compile(model, values=values, **small.OPTIONS)
+    fast.save(tmp_path / "m")
+    file = zeroskip.io.TensorFile(tmp_path / "m" / "model.safetensors")
+    assert "model.embed_tokens.weight" in file
+    assert "lm_head" not in file
+    again = zeroskip.load(tmp_path / "m")
+    ids = torch.randint(4, 24, (2, 7))
+    torch.testing.assert_close(again(ids)[0], fast(ids)[0], rtol=0, atol=0)
+    again.save(tmp_path / "again")
+    assert "lm_head" not in zeroskip.io.TensorFile(tmp_path / "again" / "model.safetensors")
+    untied = zeroskip.compile(small.llama(tie_word_embeddings=False), values=values, **small.OPTIONS)
+    untied.save(tmp_path / "untied")
+    assert "lm_head" in zeroskip.io.TensorFile(tmp_path / "untied" / "model.safetensors")

@@ -60,20 +60,34 @@ Matrix = SparseMatrix | DenseMatrix
 
 @dataclass(frozen=True)
 class StoredMatrix:
-    """What zeroskip.json says of one weight matrix."""
+    """What zeroskip.json says of one weight matrix.
+
+    Args:
+        tied: The dense tensor of the file that the matrix is, where it has no tensor of its own.
+    """
 
     shape: tuple[int, int]
     format: str
     dtype: str
     params: Mapping[str, Any]
+    tied: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return {"shape": list(self.shape), "format": self.format, "dtype": self.dtype, "params": dict(self.params)}
+        found = {"shape": list(self.shape), "format": self.format, "dtype": self.dtype, "params": dict(self.params)}
+        return found if self.tied is None else {**found, "tied": self.tied}
 
 
-def describe(matrix: Matrix) -> StoredMatrix:
-    """The entry of a matrix in zeroskip.json."""
-    return StoredMatrix(matrix.shape, matrix.name, matrix.dtype, matrix.params)
+def describe(matrix: Matrix, tensors: Mapping[str, Array]) -> StoredMatrix:
+    """The entry of a matrix in zeroskip.json; a dense one that is one of `tensors` is tied to it."""
+    tied = None
+    if isinstance(matrix, DenseMatrix):
+        place = (matrix.data.ctypes.data, matrix.shape, matrix.data.dtype)
+        tied = next((name for name, array in tensors.items() if _place(array) == place), None)
+    return StoredMatrix(matrix.shape, matrix.name, matrix.dtype, matrix.params, tied)
+
+
+def _place(array: Array) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
+    return array.ctypes.data, array.shape, array.dtype
 
 
 def encode(weight: Array, dtype: str, format: str, params: Mapping[str, Any] | None = None) -> Matrix:
@@ -119,8 +133,9 @@ def read_matrix(file: TensorFile, name: str, stored: StoredMatrix) -> Matrix:
     """
     where = f"load: {file.path}: matrix {name!r}"
     if stored.format == DENSE:
-        data = file.array(name)
-        _check_code(where, file, name, stored.dtype)
+        held = name if stored.tied is None else stored.tied
+        data = file.array(held)
+        _check_code(where, file, held, stored.dtype)
         if data.shape != stored.shape:
             raise DamagedFile(f"{where} has shape {data.shape}, zeroskip.json says {stored.shape}; save it again.")
         return DenseMatrix(data, stored.dtype)

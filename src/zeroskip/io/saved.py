@@ -111,17 +111,20 @@ def save(
     for name in files:
         _check_name(name, f"save: {folder}", InvalidArgument)
 
+    stored = {name: describe(matrix, tensors) for name, matrix in matrices.items()}
+
     def fill(work: Path) -> None:
         arrays: dict[str, npt.NDArray[Any]] = dict(tensors)
         bfloat16 = {name for name, array in tensors.items() if array.dtype == np.uint16}
         for name, matrix in matrices.items():
-            arrays.update(tensors_of(name, matrix))
-            bfloat16 |= bfloat16_names(name, matrix)
+            if stored[name].tied is None:
+                arrays.update(tensors_of(name, matrix))
+                bfloat16 |= bfloat16_names(name, matrix)
         write_tensors(work / WEIGHTS, arrays, bfloat16=bfloat16, metadata={"format": _MARK})
         for name, content in files.items():
             (work / name).write_bytes(content)
         listed = {name: _fingerprint(work / name) for name in [WEIGHTS, *files]}
-        text = json.dumps(_as_json(manifest, matrices, listed), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(_as_json(manifest, stored, listed), indent=1, ensure_ascii=False, allow_nan=False)
         (work / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
     return write_folder(folder, fill, overwrite=overwrite)
@@ -152,7 +155,7 @@ def open_saved(folder: str | os.PathLike[str], *, verify: bool = False) -> Saved
     return SavedModel(home, _manifest_of(fields), TensorFile(home / WEIGHTS), files)
 
 
-def _as_json(manifest: Manifest, matrices: Mapping[str, Matrix], files: Mapping[str, Any]) -> dict[str, Any]:
+def _as_json(manifest: Manifest, stored: Mapping[str, StoredMatrix], files: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "format": _MARK,
         "version": VERSION,
@@ -164,7 +167,7 @@ def _as_json(manifest: Manifest, matrices: Mapping[str, Matrix], files: Mapping[
         "text": dict(manifest.text),
         "machine": dict(manifest.machine),
         "files": dict(files),
-        "linears": {name: describe(matrix).as_json() for name, matrix in matrices.items()},
+        "linears": {name: matrix.as_json() for name, matrix in stored.items()},
         "plan": manifest.plan,
         "graph": dict(manifest.graph),
     }
@@ -194,7 +197,8 @@ def _stored_of(fields: Fields) -> StoredMatrix:
         raise fields.wrong("shape", "two sizes")
     params = {key: _param(fields, value) for key, value in fields.child("params").items()}
     dtype = fields.choice("dtype", DTYPES)
-    return StoredMatrix((shape[0], shape[1]), fields.text("format", limit=100), dtype, params)
+    format = fields.text("format", limit=100)
+    return StoredMatrix((shape[0], shape[1]), format, dtype, params, fields.optional_text("tied"))
 
 
 def _param(fields: Fields, value: Any) -> Any:

@@ -135,11 +135,15 @@ def _compile_known(loaded: Any, settings: Settings) -> CompiledModel:
     stored = {item.name: item.format for item in plan}
     structures = {layer.name: layer.structured for layer in layers}
     del layers
+    tensors = round_tables(lowered.tensors, graph, values)
+    tied = tied_tables(lowered.linears, lowered.tensors)
 
     def matrix_of(name: str) -> Matrix:
         structure = structures[name]
         if structure is not None and structure.name == stored[name]:
             return structure
+        if name in tied and stored[name] == DENSE:
+            return DenseMatrix(tensors[tied[name]], values)
         return encode(lowered.linears[name], values, stored[name])
 
     return CompiledModel(
@@ -148,7 +152,7 @@ def _compile_known(loaded: Any, settings: Settings) -> CompiledModel:
         name=loaded.name,
         values=values,
         graph=graph,
-        tensors=round_tables(lowered.tensors, graph, values),
+        tensors=tensors,
         ranges=ranges,
         matrix_of=matrix_of,
         plan=plan,
@@ -161,6 +165,13 @@ def round_tables(tensors: Mapping[str, Float32], graph: Graph, values: str) -> d
     """The dense tensors with embedding tables in the value type of the weights; norms and biases stay float32."""
     tables = {step["table"] for step in graph.steps if step["op"] == "embed" and step["input"] == "ids"}
     return {name: to_bits(array, values) if name in tables else array for name, array in tensors.items()}
+
+
+def tied_tables(linears: Mapping[str, Float32], tensors: Mapping[str, Float32]) -> dict[str, str]:
+    """Weight matrices that are an embedding table as well, with the name of the table."""
+    places = {(array.ctypes.data, array.shape): name for name, array in tensors.items() if array.ndim == 2}
+    found = {name: places.get((weight.ctypes.data, weight.shape)) for name, weight in linears.items()}
+    return {name: table for name, table in found.items() if table is not None}
 
 
 def read_layers(linears: Mapping[str, Float32], values: str, progress: Progress) -> list[Layer]:

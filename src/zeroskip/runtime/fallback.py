@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,8 @@ class CompiledModule:
         kind: `torch`.
         plan: One `LayerPlan` a linear layer.
         notes: What a user should know.
+        torch_threads: Threads of torch while the module runs; None leaves them as they are. 1 where most of the linear
+            layers are sparse and torch's threads would spin: docs/compile.md has the figures.
     """
 
     kind = "torch"
@@ -57,6 +60,7 @@ class CompiledModule:
         self.plan = tuple(plan)
         self.machine = dict(machine)
         swapped = sum(layer.format != DENSE for layer in plan)
+        self.torch_threads = _torch_threads(plan)
         note = f"{why.rstrip('.')}: the torch modules stay, {swapped} of {len(plan)} linear layers are sparse; "
         self.notes = (note + "what lies between them runs in torch",)
 
@@ -64,8 +68,15 @@ class CompiledModule:
         """Call the module, without gradients."""
         import torch
 
-        with torch.inference_mode():
-            return self.module(*args, **options)
+        before = torch.get_num_threads()
+        try:
+            if self.torch_threads is not None:
+                torch.set_num_threads(self.torch_threads)
+            with torch.inference_mode():
+                return self.module(*args, **options)
+        finally:
+            if self.torch_threads is not None:
+                torch.set_num_threads(before)
 
     def report(self, *, json: bool = False) -> Any:
         """The plan, as `CompiledModel.report`."""
@@ -141,6 +152,14 @@ def compile_modules(loaded: LoadedModel, settings: Settings, *, why: str = "no k
     plan.sort(key=lambda item: order[item.name])
     machine = {**fingerprint(), "compile_s": round(time.perf_counter() - started, 3)}
     return CompiledModule(module, loaded.name, values, plan, machine, why)
+
+
+def _torch_threads(plan: Sequence[LayerPlan]) -> int | None:
+    """1 where most linear weights are in sparse layers and OpenMP's idle threads spin, else None."""
+    total = sum(layer.shape[0] * layer.shape[1] for layer in plan)
+    sparse = sum(layer.shape[0] * layer.shape[1] for layer in plan if layer.format != DENSE)
+    passive = os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
+    return 1 if not passive and 2 * sparse > total else None
 
 
 def _read_by_parents(module: Any) -> dict[str, str]:

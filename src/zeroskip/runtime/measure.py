@@ -1,7 +1,7 @@
 """Time every kernel that could run a layer, on the layer's own weights, sharing what equal layers have in common.
 
 Why not `ops.choice.measure`: there a matrix is alone. Here are the layers of a model, which evict each other from the
-caches, so a kernel at one token is timed over as many copies (the layers of equal shape) as the caches cannot hold.
+caches, so a kernel at one token is timed over several of them, with weights that no cache holds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WORTH_TRYING = 0.2
 SAME_SPARSITY = 0.01
 _SAMPLE_S = 200e-6
 _ROUNDS = (3, 31)
-_MOST_COPIES = 64
+_MOST_COPIES = 16
 _SHARE_S = 0.4
 
 
@@ -162,30 +162,38 @@ def _measure(
     times: dict[str, dict[int, float]] = {kernel.name: {} for kernel in kernels}
     keep = {kernel.name for kernel in kernels if kernel.format == DENSE}
     for n in sizes:
-        packs = {name: [packed] for name, packed in first.items()}
-        if n == 1 and cold_bytes:
-            packs = {kernel.name: _copies(kernel, group, first[kernel.name], cold_bytes) for kernel in kernels}
-        for name, span in _interleaved(packs, n, share_s, keep).items():
+        cold = cold_bytes if n == 1 else 0
+        packs = {kernel.name: _copies(kernel, group, first[kernel.name], cold) for kernel in kernels}
+        for name, span in _interleaved(packs, n, share_s, keep, cold).items():
             times[name][n] = span
     return [Timing(k.name, k.format, k.dtype, first[k.name].nbytes, times[k.name]) for k in kernels]
 
 
 def _copies(kernel: Kernel, group: Group, first: Packed, cold_bytes: int) -> list[Packed]:
-    """Packings of the group's layers, again in memory of their own if it is small, until the caches overflow."""
+    """Packings of some of the group's layers, again in memory of their own if it is small."""
     count = min(_MOST_COPIES, -(-cold_bytes // max(1, first.nbytes)))
     layers = [group.layers[index % len(group.layers)] for index in range(1, count)]
     return [first, *threaded(lambda layer: pack(kernel.name, matrix_for(kernel, layer)), layers)]
 
 
-def _interleaved(packs: Mapping[str, Sequence[Packed]], n: int, share_s: float, keep: set[str]) -> dict[str, float]:
-    """Median seconds of one run of each, taking turns so that a change of clock meets all of them."""
+def _interleaved(
+    packs: Mapping[str, Sequence[Packed]], n: int, share_s: float, keep: set[str], cold_bytes: int
+) -> dict[str, float]:
+    """Median seconds of one run of each, taking turns so that a change of clock meets all of them.
+
+    With `cold_bytes`, a sample begins with a walk over so much other memory, and runs each copy once: packing enough
+    copies to overflow the caches took longer than everything else.
+    """
     rows, columns = next(iter(packs.values()))[0].shape
     x = np.random.default_rng(0).standard_normal((columns, n), dtype=np.float32)
     out = np.empty((rows, n), dtype=np.float32)
+    other = np.zeros(cold_bytes // 4, dtype=np.float32)
     run = native().run
 
     def sample(copies: Sequence[Packed], inner: int) -> float:
         handles = [copy.packed for copy in copies]
+        if cold_bytes:
+            np.add(other, 1.0, out=other)
         start = time.perf_counter()
         for _ in range(inner):
             for handle in handles:
@@ -195,18 +203,17 @@ def _interleaved(packs: Mapping[str, Sequence[Packed]], n: int, share_s: float, 
     once = {name: min(sample(copies[:1], 1), sample(copies[:1], 1)) for name, copies in packs.items()}
     fastest = min(once.values())
     alive = [name for name, span in once.items() if span <= HOPELESS * fastest or name in keep]
-    inner = {name: max(1, round(_SAMPLE_S / max(once[name] * len(packs[name]), 1e-7))) for name in alive}
-    spans: dict[str, list[float]] = {name: [] for name in alive}
+    inner = {name: 1 if cold_bytes else max(1, round(_SAMPLE_S / max(once[name], 1e-7))) for name in alive}
     round_s = sum(once[name] * len(packs[name]) * inner[name] for name in alive)
     least = _ROUNDS[0] if round_s * _ROUNDS[0] < 4 * share_s else 0  # so long that once is enough: noise is short
+    spans: dict[str, list[float]] = {name: [] for name in alive}
     end = time.perf_counter() + share_s
     for done in range(_ROUNDS[1]):
         if done >= least and time.perf_counter() + round_s > end:
             break
         for name in alive:
             spans[name].append(sample(packs[name], inner[name]))
-    spans = {name: found for name, found in spans.items() if found}
-    return {name: statistics.median(spans[name]) if name in spans else once[name] for name in packs}
+    return {name: statistics.median(spans[name]) if spans.get(name) else once[name] for name in packs}
 
 
 def _new_shapes_first(groups: Sequence[Group]) -> list[Group]:

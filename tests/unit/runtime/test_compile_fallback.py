@@ -84,6 +84,26 @@ def test_dense_stays_where_it_wins(net, monkeypatch):
     assert "0.50x dense" in fast.plan[0].choices[0].reason
 
 
+def test_torch_runs_with_one_thread_only_inside_the_call(net, sparse_wins, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    fast = zeroskip.compile(net, **OPTIONS)
+    assert fast.torch_threads == 1
+    seen = []
+    fast.module.out.register_forward_hook(lambda *args: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        fast(torch.tensor([[1, 2]]))
+        fast.torch_threads = None
+        fast(torch.tensor([[1, 2]]))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 2]
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    assert zeroskip.compile(net, **OPTIONS).torch_threads is None
+
+
 def test_really_measured(net):
     fast = zeroskip.compile(net, **OPTIONS)
     for layer in fast.plan[:2]:
