@@ -39,8 +39,8 @@ def test_balanced_keeps_one_packing_where_a_second_gains_little():
     assert all(choice.speedup > 1.6 for choice in chosen)
 
 
-def test_balanced_adds_a_second_packing_that_gains_more_than_ten_percent():
-    a, b = timing("bitmask_f32", 2000, 4.0, 5.0, 5.0), timing("csr_f32", 2400, 8.0, 5.0, 4.0)
+def test_balanced_adds_a_second_packing_that_gains_much():
+    a, b = timing("bitmask_f32", 2000, 4.0, 5.0, 5.0), timing("csr_f32", 2400, 8.0, 5.0, 3.5)
     chosen = choose(group(DENSE, a, b), SIZES, "balanced")
     assert kernels(chosen) == ["spmm_bitmask_f32", "spmm_bitmask_f32", "spmm_csr_f32"]
     assert "second time" in chosen[2].reason
