@@ -11,8 +11,8 @@ from .measure import WORTH_TRYING, Group, Timing
 from .packing import native_kernels
 
 OPTIMIZE = ("balanced", "speed", "memory")
-# "balanced" holds a second packing only where it gains this much at a batch size: it doubles the bytes of the layer, and at
-# 1.10 noise alone gave half of the layers of a model a second one (2 cores of a Zen 3 with other work on them, 2026-11).
+# "balanced" holds a second packing only where it gains this much at a batch size: it doubles the bytes of the layer. At
+# 1.10 noise alone gave half of the layers of a model a second one (2 cores of a Zen 3, other work on them, 2026-11).
 SECOND_GAINS = 1.25
 # Two packings closer than this are equally fast; the smaller one is taken.
 TIE = 1.03
