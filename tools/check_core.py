@@ -1,4 +1,4 @@
-"""Multiply a sparse matrix with NumPy as the only dependency: what an installed wheel must do without torch or a compiler."""
+"""Multiply sparse matrices beside NumPy alone: what an installed wheel must do without torch or a compiler."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def main() -> int:
                 print(f"check_core: {name} by {kernel} is wrong", file=sys.stderr)
                 return 1
     print(
-        f"check_core: zeroskip {zeroskip.__version__} without torch; {len(native)} native float32 kernels: {' '.join(native)}"
+        f"check_core: zeroskip {zeroskip.__version__} without torch; "
+        f"{len(native)} native float32 kernels: {' '.join(native)}"
     )
     if not native:
         return 1

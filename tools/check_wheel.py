@@ -1,7 +1,7 @@
-"""Check what a wheel holds, or an sdist: `python tools/check_wheel.py FILE...`; prints a line a file, exits 1 on a fault.
+"""Check what a wheel or an sdist holds: `python tools/check_wheel.py FILE...`; a line a file, exit 1 on a fault.
 
-A wheel must carry the package with its native module, `py.typed`, the licence and the command, and nothing else; an sdist
-all that building takes.
+A wheel must carry the package with its native module, `py.typed`, the licence and the command, and nothing else; an
+sdist all that building takes.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-WHEEL_NEEDS = (
+WHEEL_NEEDS: tuple[str, ...] = (
     r"zeroskip/__init__\.py",
     r"zeroskip/py\.typed",
     r"zeroskip/_native\.(abi3|cpython-\d+\S*|cp\d+\S*)?\.?(so|pyd)",
     r"zeroskip-[^/]+\.dist-info/licenses/LICENSE",
     r"zeroskip-[^/]+\.dist-info/entry_points\.txt",
 )
-SDIST_NEEDS = (
+SDIST_NEEDS: tuple[str, ...] = (
     r"[^/]+/pyproject\.toml",
     r"[^/]+/CMakeLists\.txt",
     r"[^/]+/LICENSE",

@@ -185,7 +185,7 @@ def imported_by(code: str) -> set[str]:
     "code",
     [
         "import zeroskip",
-        "from zeroskip.cli.main import main; main(["--help"])",
+        "from zeroskip.cli.main import main; main(['--help'])",
         "from zeroskip.cli.main import main; main([])",
     ],
 )
