@@ -256,6 +256,7 @@ def test_demo(kind: str, tmp_path: Path, request: pytest.FixtureRequest, capsys:
     pytest.importorskip("matplotlib")
     out = tmp_path / "demo"
     words = ["demo", "--model", str(request.getfixturevalue(kind)), "--quick", "-o", str(out), "--json", "--no-open"]
+    words += ["--threads", "1"]
     assert main(words) == 0
     result = shown(capsys)
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -312,7 +313,14 @@ def test_interrupted_pruning_leaves_what_was_there(bert: Path, tmp_path: Path) -
     assert main(["prune", str(bert), "--method", "magnitude", "--sparsity", "0.5", "-o", str(out)]) == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     command = [sys.executable, "-m", "zeroskip.cli", "prune", str(bert), "--samples", "100000", "-o", str(out)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # A shell's background job, and so its children, ignores SIGINT unless told otherwise.
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert process.stderr is not None
         said = process.stderr.readline() + process.stderr.readline()  # the model is loaded, pruning begins
         time.sleep(0.3)

@@ -102,8 +102,8 @@ def export(loaded: LoadedModel, path: Path) -> None:
         def forward(self, input_ids: Any, attention_mask: Any) -> Any:
             return self.model(input_ids=input_ids, attention_mask=attention_mask)[0]
 
-    # A copy: a model that was switched to eager attention and back stays slow (torch 2.13, transformers 5: 2.2 times), and
-    # it is the rival that is timed afterwards.
+    # A copy: a model switched to eager attention and back stays slow (torch 2.13, transformers 5: 2.2 times), and it is
+    # the rival that is timed afterwards.
     model = copy.deepcopy(loaded.model)
     if hasattr(model, "set_attn_implementation"):
         model.set_attn_implementation("eager")

@@ -43,12 +43,14 @@ def demo_texts(calibration: str | None, evaluation: str | None, *, count: int) -
     first, second = calibration or DEFAULT, evaluation or calibration or DEFAULT
     text, name = calibration_source(first)
     if first == second:
-        lines = _enough(paragraphs(text), 4, name)
+        lines = _enough(list(dict.fromkeys(paragraphs(text))), 4, name)  # what is there twice would be on both sides
         given = ", as no text was given" if calibration is None else ""
         note = f"{name}{given}: even paragraphs calibrate, odd ones are measured"
         return Texts(lines[::2], spread(lines[1::2], count), note)
     other, other_name = calibration_source(second)
-    lines, measured = _enough(paragraphs(text), 2, name), _enough(paragraphs(other), 2, other_name)
+    lines = _enough(paragraphs(text), 2, name)
+    known = set(lines)
+    measured = [line for line in _enough(paragraphs(other), 2, other_name) if line not in known]
     return Texts(lines, spread(measured, count), f"calibrated with {name}, measured on {other_name}")
 
 
