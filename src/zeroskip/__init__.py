@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from . import formats, kernels, ops, testing
     from .models import prune
     from .ops import plan
-    from .runtime import CompiledModel, compile, load
+    from .runtime import CompiledModel
+    from .runtime.compile import compile
+    from .runtime.load import load
 
 __version__ = "0.1.0"
 
