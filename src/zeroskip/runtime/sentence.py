@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -41,12 +42,18 @@ def give_back(transformer: Any) -> None:
 
 
 def _encoder(original: Callable[..., Any]) -> Callable[..., Any]:
-    def encode(self: Any, sentences: Any = None, *args: Any, **options: Any) -> Any:
+    signature = inspect.signature(original)
+
+    def encode(self: Any, *args: Any, **given: Any) -> Any:
         """`SentenceTransformer.encode` on the compiled model; what it does not do goes to the original."""
-        if sentences is None:
-            sentences = options.pop("inputs", None)
-        if args or not _is_text(sentences) or not _honoured(self, options):
-            return original(sentences, *args, **options)
+        try:
+            options = dict(signature.bind(*args, **given).arguments)
+        except TypeError:
+            return original(*args, **given)  # it says what is wrong
+        options.update(options.pop("kwargs", {}))
+        sentences = options.pop(next(iter(signature.parameters)))  # called sentences or inputs
+        if not _is_text(sentences) or not _honoured(self, options):
+            return original(*args, **given)
         single = isinstance(sentences, str)
         prefix = _prompt(self, options)
         texts = [prefix + text for text in ([sentences] if single else sentences)]
