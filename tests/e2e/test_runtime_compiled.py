@@ -337,6 +337,18 @@ def test_progress_reaches_the_end_of_each_stage():
     assert all(done == total for done, total in seen.values())
 
 
+def test_a_head_that_is_left_out_is_said():
+    import transformers
+
+    model = transformers.BertForSequenceClassification(small.bert().config).eval()
+    fast = zeroskip.compile(model, **small.OPTIONS)
+    assert "BertForSequenceClassification" in fast.notes[0]
+    ids = torch.randint(4, 24, (1, 6))
+    with torch.inference_mode():
+        expected = model.bert(ids).last_hidden_state
+    torch.testing.assert_close(fast(ids).last_hidden_state, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_an_unsupported_setting_falls_back_to_torch_modules():
     fast = zeroskip.compile(small.bert(hidden_act="mish"), **small.OPTIONS)
     assert fast.kind == "torch"

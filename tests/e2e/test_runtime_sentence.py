@@ -129,6 +129,14 @@ def test_positional_arguments_and_wrong_ones(pair):
         fast.encode()
 
 
+def test_the_limit_can_be_set_afterwards(pair):
+    plain, fast, calls = pair
+    for limit in (5, 40, 16):
+        plain.max_seq_length = fast.max_seq_length = limit
+        np.testing.assert_allclose(fast.encode(["the cat " * 30]), plain.encode(["the cat " * 30]), atol=1e-5)
+    assert calls == []
+
+
 def test_compiling_twice_and_giving_back(pair):
     plain, fast, calls = pair
     first = fast.zeroskip

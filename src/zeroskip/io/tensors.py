@@ -67,9 +67,11 @@ class TensorFile:
         except OSError as error:
             raise DamagedFile(f"load: {self.path} cannot be read ({error.strerror}); copy the model again.") from None
         self.entries, self.metadata = _parse(self.path, text, size - start)
-        self._bytes: Array = (
-            np.memmap(self.path, dtype=np.uint8, mode="r", offset=0)[start:] if size > start else np.zeros(0, np.uint8)
+        # A plain view: slices of a memmap object each cost microseconds in its bookkeeping.
+        mapped = (
+            np.asarray(np.memmap(self.path, dtype=np.uint8, mode="r")) if size > start else np.zeros(start, np.uint8)
         )
+        self._bytes: Array = mapped[start:]
 
     def _header_bytes(self, head: bytes, size: int) -> int:
         length = int.from_bytes(head, "little")

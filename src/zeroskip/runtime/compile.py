@@ -122,8 +122,8 @@ def _compile_known(loaded: Any, settings: Settings) -> CompiledModel:
     started = time.perf_counter()
     settings.progress("lower", 0, 1)
     lowered = lower(loaded.model)
-    text = _text_of(loaded, lowered.kind)
     graph = lowered.graph
+    text = _text_of(loaded, lowered.kind, graph.max_positions)
     if lowered.kind == "encoder":
         graph = graph.with_pooling({"cls": "first"}.get(text.settings.pooling or "", text.settings.pooling or "mean"))
     settings.progress("lower", 1, 1)
@@ -158,7 +158,15 @@ def _compile_known(loaded: Any, settings: Settings) -> CompiledModel:
         plan=plan,
         text=text,
         machine={**fingerprint(), "compile_s": round(time.perf_counter() - started, 3)},
+        notes=_notes(loaded, lowered.kind),
     )
+
+
+def _notes(loaded: Any, kind: str) -> list[str]:
+    name = type(loaded.model).__name__
+    if kind == "encoder" and "For" in name:
+        return [f"the head of {name} is left out, the compiled model gives the last hidden state and embeddings"]
+    return []
 
 
 def round_tables(tensors: Mapping[str, Float32], graph: Graph, values: str) -> dict[str, npt.NDArray[Any]]:
@@ -264,12 +272,12 @@ def plan_of(layer: Layer, choices: tuple[Choice, ...], values: str, ranges: Rang
     return LayerPlan(layer.name, layer.matrix.shape, round(layer.sparsity, 6), stored, values, nbytes, choices)
 
 
-def _text_of(loaded: Any, kind: str) -> Text:
-    """Tokenizer, limits and pooling of a loaded model."""
-    config = getattr(loaded.model, "config", None)
+def _text_of(loaded: Any, kind: str, positions: int) -> Text:
+    """Tokenizer, limits and pooling of a loaded model that knows `positions` positions (0: any number)."""
     tokenizer, extra = loaded.tokenizer, loaded.extra
     if kind == "encoder":
-        limit = extra.get("max_seq_length") or _token_limit(tokenizer, config, loaded.family)
+        stated = [extra.get("max_seq_length"), getattr(tokenizer, "model_max_length", None), positions]
+        limit = min((int(item) for item in stated if item and item < 2**31), default=None)
         settings = TextSettings(
             max_length=limit,
             pooling=extra.get("pooling", "mean"),
@@ -278,21 +286,12 @@ def _text_of(loaded: Any, kind: str) -> Text:
         )
         return text_of(tokenizer, settings)
     settings = TextSettings(
-        max_length=getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None),
+        max_length=positions or None,
         stop_ids=_stop_ids(loaded),
         special=special_tokens(tokenizer),
         chat_template=_chat_template(tokenizer),
     )
     return text_of(tokenizer, settings)
-
-
-def _token_limit(tokenizer: Any, config: Any, family: str) -> int | None:
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and family in ("roberta", "mpnet"):
-        positions -= 2  # their positions begin after the padding index
-    stated = getattr(tokenizer, "model_max_length", None)
-    known = [int(limit) for limit in (positions, stated) if limit is not None and 0 < limit < 2**31]
-    return min(known, default=None)
 
 
 def _stop_ids(loaded: Any) -> tuple[int, ...]:

@@ -92,7 +92,7 @@ class CompiledModel:
             `last_hidden_state` (B, T, features) of an encoder or `logits` (B, T, vocabulary) of a decoder, NumPy or
             torch like the input; zeros where padding is.
         """
-        if given := [name for name, value in unused.items() if value not in (None, False, True)]:
+        if given := [name for name, value in unused.items() if value is not None and not isinstance(value, bool)]:
             raise InvalidArgument(
                 f"model: {given[0]} is no argument of a compiled model; leave it out, or use generate()."
             )
@@ -202,6 +202,11 @@ class CompiledModel:
     def features(self) -> int:
         """Width of the hidden state."""
         return self._graph.features("hidden")
+
+    @property
+    def max_positions(self) -> int | None:
+        """Most tokens of a sequence; None for no limit."""
+        return self._graph.max_positions or None
 
     @property
     def vocabulary(self) -> int:

@@ -22,6 +22,9 @@ Float32 = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 Logits = Callable[[Ids], Float32]
 
+# Logits of this many positions are worked on at a time: a copy of all of them would be hundreds of megabytes.
+_ROWS = 64
+
 
 @dataclass(frozen=True)
 class Perplexity:
@@ -113,8 +116,9 @@ def agreement(
             raise InvalidArgument(
                 f"agreement: reference gives logits {theirs.shape}, the model {ours.shape}; compare one vocabulary."
             )
-        p, q = log_softmax(theirs), log_softmax(ours)
-        divergence += float((np.exp(p) * (p - q)).sum())
+        for at in range(0, ids.size, _ROWS):
+            p, q = log_softmax(theirs[at : at + _ROWS]), log_softmax(ours[at : at + _ROWS])
+            divergence += float((np.exp(p) * (p - q)).sum())
         same += int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum())
         count += ids.size
         if progress:
@@ -146,10 +150,13 @@ def windows_of(ids: Ids, window: int, windows: int | None) -> Iterator[Ids]:
 
 def losses_of(logits: Float32, ids: Ids) -> npt.NDArray[np.float64]:
     """Negative log-likelihood of each token but the first, given logits (tokens, vocabulary)."""
-    rows = logits[:-1]
-    top = rows.max(axis=1, keepdims=True)
-    total = np.log(np.exp(rows - top).sum(axis=1, dtype=np.float64)) + top[:, 0]
-    losses: npt.NDArray[np.float64] = total - rows[np.arange(rows.shape[0]), ids[1:]]
+    losses = np.empty(ids.size - 1, dtype=np.float64)
+    for at in range(0, losses.size, _ROWS):
+        rows = logits[at : min(at + _ROWS, losses.size)]
+        top = rows.max(axis=1, keepdims=True)
+        total = np.log(np.exp(rows - top).sum(axis=1, dtype=np.float64)) + top[:, 0]
+        wanted = ids[at + 1 : at + 1 + rows.shape[0]]
+        losses[at : at + rows.shape[0]] = total - rows[np.arange(rows.shape[0]), wanted]
     return losses
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,6 +58,7 @@ def _encoder(original: Callable[..., Any]) -> Callable[..., Any]:
         single = isinstance(sentences, str)
         prefix = _prompt(self, options)
         texts = [prefix + text for text in ([sentences] if single else sentences)]
+        _same_limit(self)
         with _Bar(options.get("show_progress_bar"), len(texts)) as bar:
             vectors = self.zeroskip.embed(
                 texts,
@@ -67,6 +69,15 @@ def _encoder(original: Callable[..., Any]) -> Callable[..., Any]:
         return _as_asked(vectors[0] if single else vectors, options)
 
     return encode
+
+
+def _same_limit(transformer: Any) -> None:
+    """`max_seq_length` can be set on the object at any time; a longer one than the model's positions stays cut."""
+    text, limit = transformer.zeroskip.text, getattr(transformer, "max_seq_length", None)
+    most = transformer.zeroskip.max_positions
+    wanted = min((item for item in (limit, most) if item), default=None)
+    if wanted != text.settings.max_length:
+        text.settings = replace(text.settings, max_length=wanted)
 
 
 def _is_text(sentences: Any) -> bool:
