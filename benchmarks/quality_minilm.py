@@ -16,6 +16,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,10 @@ import torch
 
 from zeroskip import datasets, models
 from zeroskip.bench.quality import compare_embeddings
-from zeroskip.models.calibration import sentences
+from zeroskip.models.calibration import prepare, sentences
+from zeroskip.models.stream import capture, gather
+from zeroskip.models.walk import linears
+from zeroskip.sparsify import registry
 
 
 def lines_of(split: str, count: int, *, seed: int) -> list[str]:
@@ -56,23 +60,31 @@ def embed(loaded: models.LoadedModel, texts: Sequence[str]) -> np.ndarray[Any, A
     return out
 
 
-def one_shot(loaded: models.LoadedModel, sparsity: float, calibration: list[str]) -> None:
-    """Each layer on the statistics of the dense model: the baseline, pruned from the last block to the first."""
-    dense = copy.deepcopy(loaded.model)
-    for index in range(len(models.blocks(dense))):
-        model = copy.deepcopy(dense)
-        name = models.blocks(model)[index].name
-        models.prune(
-            model,
-            sparsity=sparsity,
-            calibration=calibration,
-            refit="none",
-            include=f"{name}.",
-            tokenizer=loaded.tokenizer,
-        )
-        loaded.model.load_state_dict(
-            {key: value for key, value in model.state_dict().items() if key.startswith(f"{name}.")}, strict=False
-        )
+@torch.no_grad()
+def one_shot(loaded: models.LoadedModel, sparsity: float, calibration: Any) -> None:
+    """The baseline: every layer is pruned on the statistics of the dense model, and nothing is refitted."""
+    data = prepare(
+        calibration,
+        tokenizer=loaded.tokenizer,
+        kind=loaded.kind,
+        samples=None,
+        seq_len=None,
+        max_length=loaded.extra.get("max_seq_length") or 512,
+        seed=0,
+    )
+    stages = models.blocks(loaded.model)
+    stream = capture(loaded.model, stages, data.batches)
+    some = range(0, len(data.batches), max(1, data.tokens // 16384))
+    for index, block in enumerate(stages):
+        dense = copy.deepcopy(block.module)
+        passes = [partial(stream.run, dense, index, at, stream.hidden[at]) for at in some]
+        stats = gather(linears(dense, block.name), passes, [stream.masks[at] for at in some], full=True)
+        for layer in block.linears:
+            done = registry.get("sparsegpt").prune(
+                layer.weight(), stats[layer.name], sparsity=sparsity, pattern="unstructured", scope=None, seed=0
+            )
+            layer.assign(done.weight)
+        stream.hidden = [stream.run(dense, index, at, hidden) for at, hidden in enumerate(stream.hidden)]
 
 
 def main() -> None:

@@ -130,8 +130,11 @@ def _from_hub(name: str) -> LoadedModel:
             f"{', '.join(packages.SHORT_NAMES)}; check the spelling."
         )
     wanted = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"]
+    other_engines = ["onnx/*", "openvino/*"]
     try:
-        folder = Path(hub.snapshot_download(name, allow_patterns=wanted, ignore_patterns=["onnx/*", "openvino/*"]))
+        folder = Path(hub.snapshot_download(name, allow_patterns=wanted, ignore_patterns=other_engines))
+        if not any(folder.rglob("*.safetensors")):  # an old repository: transformers reads these without running code
+            hub.snapshot_download(name, allow_patterns=["pytorch_model*.bin", "*/pytorch_model*.bin"])
     except Exception as error:  # the hub raises a dozen types for "no network", "no such model" and "not allowed"
         reason = " ".join(str(error).split())[:160]
         raise ZeroskipError(
