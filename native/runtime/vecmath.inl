@@ -32,6 +32,7 @@ namespace {
 constexpr int kVf = ZS_VECTOR_BYTES / 4;
 typedef float vf __attribute__((vector_size(ZS_VECTOR_BYTES)));
 typedef int32_t vi __attribute__((vector_size(ZS_VECTOR_BYTES)));
+typedef uint32_t vu __attribute__((vector_size(ZS_VECTOR_BYTES)));
 typedef float vf_unaligned __attribute__((vector_size(ZS_VECTOR_BYTES), aligned(4), may_alias));
 
 static inline vf vset(float x) { return x - vf{}; }  // x - 0 keeps the sign of -0 and NaN
@@ -101,7 +102,8 @@ static inline vf vexp(vf x) {
   p = vfma(p, r, vset(0.1666652113199234f));
   p = vfma(p, r, vset(0.4999999403953552f));
   p = vfma(p * r, r, r) + vset(1.0f);
-  const vf half_scale = vfloat((vbits(shifted) + viset(126 - 0x4b400000)) << 23);
+  // Unsigned, because it wraps for an x beyond the range, whose result is replaced below.
+  const vf half_scale = reinterpret_cast<vf>((reinterpret_cast<vu>(shifted) + (126u - 0x4b400000u)) << 23);
   vf y = (p + p) * half_scale;
   y = vselect(x < vset(-86.98f), vset(0.0f), y);
   return vselect(x > vset(88.72283f), vset(__builtin_inff()), y);

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "../../runtime/numeric.h"
@@ -23,7 +24,7 @@ static inline float value_at(const void* data, ValueType type, int64_t i) {
 static inline void values_at(const void* data, ValueType type, int64_t first, int64_t n, float* out) {
   const uint16_t* half = static_cast<const uint16_t*>(data) + first;
   switch (type) {
-    case ValueType::f32: memcpy(out, static_cast<const float*>(data) + first, n * sizeof(float)); break;
+    case ValueType::f32: std::copy_n(static_cast<const float*>(data) + first, n, out); break;
     case ValueType::bf16:
       for (int64_t i = 0; i < n; ++i) out[i] = bf16_to_float(half[i]);
       break;
@@ -87,7 +88,7 @@ class RowReader {
     cols.resize(n);
     int64_t at = 0;
     switch (s_.format) {
-      case Format::csr: memcpy(cols.data(), s_.indices + s_.indptr[row], n * sizeof(int32_t)); break;
+      case Format::csr: std::copy_n(s_.indices + s_.indptr[row], n, cols.data()); break;
       case Format::bitmask: {
         const int64_t bytes = (s_.cols + 7) / 8;
         const uint8_t* bits = s_.bits + row * bytes;
