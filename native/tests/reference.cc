@@ -5,7 +5,13 @@
 namespace zs::test {
 namespace {
 
-constexpr double kU = 0x1p-24;  // unit roundoff of float32
+// A matrix entry of either sign, away from zero so that a dropped one is seen.
+float entry(Random& random) {
+  const float v = random.symmetric();
+  return v < 0 ? v - 0.25f : v + 0.25f;
+}
+
+}  // namespace
 
 double activate(double v, Activation activation) {
   switch (activation) {
@@ -18,14 +24,6 @@ double activate(double v, Activation activation) {
   }
   return v;
 }
-
-// A matrix entry of either sign, away from zero so that a dropped one is seen.
-float entry(Random& random) {
-  const float v = random.symmetric();
-  return v < 0 ? v - 0.25f : v + 0.25f;
-}
-
-}  // namespace
 
 Matrix random_matrix(int64_t rows, int64_t cols, double density, uint64_t seed) {
   Matrix m{rows, cols, std::vector<float>(rows * cols), std::vector<uint8_t>(rows * cols), ""};

@@ -9,6 +9,10 @@
 
 namespace zs::test {
 
+constexpr double kU = 0x1p-24;  // unit roundoff of float32
+
+double activate(double v, Activation activation);
+
 // A matrix as values[rows][cols] with a mask of what is stored; a stored entry may be zero.
 struct Matrix {
   int64_t rows = 0, cols = 0;
