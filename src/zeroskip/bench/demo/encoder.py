@@ -43,7 +43,7 @@ def measure(
         The `speed` entry of the results, and the embeddings by dense torch and by the sparse model.
     """
     torch_encoder = TorchEncoder(dense)
-    entries: list[Engine] = [ok("torch", "torch", "dense, padded batches sorted by length")]
+    entries: list[Engine] = [ok("torch", "torch", "dense, batches sorted by tokens and padded")]
     calls: list[Callable[[], object]] = [partial(torch_encoder.embed, texts)]
     onnx = _onnx(dense, work, threads=threads, fuse=fuse)
     if isinstance(onnx, OnnxEncoder):

@@ -1,4 +1,4 @@
-"""The dense model in other engines, run as well as they can: the same tokenizer, sorted by length, the same threads."""
+"""The dense model in other engines, run as well as they can: the same tokenizer, sorted by tokens, the same threads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TRIAL = (8, 64)
 
 @dataclass(frozen=True)
 class TorchEncoder:
-    """A dense encoder in torch: texts sorted by length, batches padded to their longest."""
+    """A dense encoder in torch: texts sorted by tokens, batches padded to their longest."""
 
     loaded: LoadedModel
 
@@ -164,14 +164,22 @@ def _embed(loaded: LoadedModel, texts: Sequence[str], forward: Any) -> Float32:
 
 
 def _batches(loaded: LoadedModel, texts: Sequence[str]) -> Iterator[tuple[list[int], dict[str, Any]]]:
-    limit = max_tokens(loaded)
-    order = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
+    """Batches by number of tokens, longest first.
+
+    sentence-transformers sorts by characters, which on mixed texts doubles the padding (29,600 tokens for 15,500
+    in the default text): a rival that pads less is the one to beat.
+    """
+    rows = loaded.tokenizer(list(texts), truncation=True, max_length=max_tokens(loaded))["input_ids"]
+    padding = loaded.tokenizer.pad_token_id or 0
+    order = sorted(range(len(texts)), key=lambda place: -len(rows[place]))
     for start in range(0, len(order), BATCH):
         places = order[start : start + BATCH]
-        made = loaded.tokenizer(
-            [texts[place] for place in places], padding=True, truncation=True, max_length=limit, return_tensors="np"
-        )
-        yield places, {name: np.asarray(made[name], dtype=np.int64) for name in ("input_ids", "attention_mask")}
+        ids = np.full((len(places), len(rows[places[0]])), padding, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for line, place in enumerate(places):
+            ids[line, : len(rows[place])] = rows[place]
+            mask[line, : len(rows[place])] = 1
+        yield places, {"input_ids": ids, "attention_mask": mask}
 
 
 def max_tokens(loaded: LoadedModel) -> int:
