@@ -19,7 +19,8 @@ namespace {
 template <class T>
 using Array = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
 
-constexpr const char* kOps[] = {"embed", "layernorm", "rmsnorm", "linear", "rope", "attention", "glu", "add", "activation", "pool"};
+constexpr const char* kOps[] = {"embed",     "layernorm", "rmsnorm", "linear",     "rope",
+                                "attention", "glu",       "add",     "activation", "pool"};
 constexpr const char* kActivations[] = {"none", "relu", "gelu", "gelu_tanh", "silu", "tanh"};
 constexpr const char* kModes[] = {"mean", "max", "first", "last"};
 constexpr const char* kInputs[] = {"ids", "positions", "types"};
@@ -64,7 +65,8 @@ void read_table(PyProgram& p, const nb::dict& step, Step& s, int64_t features) {
   require(step.contains("table"), "program: embed has no table");
   s.table_type = static_cast<ValueType>(index_of(kTypes, field<std::string>(step, "dtype", "float32")));
   const auto take = [&](auto array) {
-    require(array.ndim() == 2 && static_cast<int64_t>(array.shape(1)) == features, "program: the table does not fit its buffer");
+    const bool fits = array.ndim() == 2 && static_cast<int64_t>(array.shape(1)) == features;
+    require(fits, "program: the table does not fit its buffer");
     s.table = array.data();
     s.entries = static_cast<int64_t>(array.shape(0));
   };
@@ -101,7 +103,8 @@ void read_tensors(PyProgram& p, const nb::dict& step, Step& s) {
     s.freqs = floats(p, step, "freqs", s.half);
   }
   if (s.op == Op::attention && step.contains("bias")) {
-    require(s.heads > 0 && s.heads < INT32_MAX && s.reach > 0 && s.reach < INT32_MAX, "program: heads or reach is out of range");
+    const bool small = s.heads > 0 && s.heads < INT32_MAX && s.reach > 0 && s.reach < INT32_MAX;
+    require(small, "program: heads or reach is out of range");
     s.bias = floats(p, step, "bias", s.heads * (2 * s.reach - 1));
   }
 }
@@ -148,6 +151,41 @@ void init(PyProgram* self, const std::vector<int64_t>& buffers, nb::sequence vie
   require(wrong.empty(), "program: " + wrong);
 }
 
+std::vector<Cache*> read_caches(const nb::object& objects) {
+  std::vector<Cache*> caches;
+  if (objects.is_none()) return caches;
+  for (nb::handle h : nb::cast<nb::sequence>(objects)) {
+    require(nb::isinstance<PyCache>(h), "run: cache: made by something else than new_cache");
+    caches.push_back(nb::cast<PyCache&>(h).cache.get());
+    for (size_t i = 0; i + 1 < caches.size(); ++i) {
+      require(caches[i] != caches.back(), "run: cache: the same for two sequences");
+    }
+  }
+  return caches;
+}
+
+// Holds the caches of a run, and gives them back however it ends.
+class Hold {
+ public:
+  explicit Hold(const std::vector<Cache*>& caches) : caches_(caches) {
+    for (; held_ < caches_.size(); ++held_) {
+      if (!caches_[held_]->busy.exchange(true)) continue;
+      release();
+      throw std::invalid_argument("run: cache: another run is using it");
+    }
+  }
+  ~Hold() { release(); }
+  Hold(const Hold&) = delete;
+  Hold& operator=(const Hold&) = delete;
+
+ private:
+  void release() {
+    while (held_) caches_[--held_]->busy.store(false);
+  }
+  const std::vector<Cache*>& caches_;
+  size_t held_ = 0;
+};
+
 nb::ndarray<nb::numpy, float, nb::ndim<2>> new_array(int64_t rows, int64_t cols) {
   float* data = new float[rows * cols];
   nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
@@ -168,9 +206,8 @@ nb::list run(PyProgram& self, Array<int32_t> ids, Array<int64_t> offsets, nb::ob
     require(array.size() == ids.size(), "run: types does not have one entry a token");
     batch.types = array.data();
   }
-  if (!caches.is_none()) {
-    for (nb::handle h : nb::cast<nb::sequence>(caches)) batch.caches.push_back(nb::cast<PyCache&>(h).cache.get());
-  }
+  batch.caches = read_caches(caches);
+  const Hold hold(batch.caches);
   const std::string wrong = program.check(batch);
   require(wrong.empty(), "run: " + wrong);
   nb::list arrays;
@@ -204,6 +241,7 @@ void bind_program(nb::module_& m) {
       .def_prop_ro("max_tokens", [](const PyCache& c) { return c.cache->limit; })
       .def_prop_ro("nbytes", [](const PyCache& c) { return c.cache->bytes(); })
       .def("truncate", [](PyCache& c, int64_t length) {
+        require(!c.cache->busy.load(), "truncate: a run is using this cache");
         require(length >= 0 && length <= c.cache->length, "truncate: length is outside [0, tokens held]");
         c.cache->length = length;
       });

@@ -1,5 +1,5 @@
-// Cuts attention into tasks: queries of a panel's worth by head where there are several, key heads by ranges of keys for the one
-// new token of a sequence with a cache.
+// Cuts attention into tasks: queries of a panel's worth by head where there are several, key heads by ranges of keys for the
+// one new token of a sequence with a cache.
 #include <math.h>
 #include <string.h>
 

@@ -1,7 +1,9 @@
 // Attention of up to 64 queries of one sequence and head. Queries lie across lanes, so S^T[key][query] needs no sum across
-// lanes, neither for the scores nor for the softmax, which runs down the keys. Keys come in blocks of at most 64; the softmax is
-// kept up block by block (running maximum m, sum l, output o rescaled by alpha), so that scores never leave the L1 cache
+// lanes, neither for the scores nor for the softmax, which runs down the keys. Keys come in blocks of at most 64; the softmax
+// is kept up block by block (running maximum m, sum l, output o rescaled by alpha), so that scores never leave the L1 cache
 // whatever the length. Keys and values are read where they lie, in the panels or in the cache; only the queries are gathered.
+// Lane groups are the outer loop and rows the inner one: the other way round, with the tile of keys in L1 for all groups, was
+// 3-4 % slower at 512 tokens (Zen3).
 // Source of the running softmax: Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018.
 
 namespace zs {

@@ -1,5 +1,5 @@
-// Attention of one new token over a cache. The query heads that share a key head go together, so that keys and values, which come
-// from memory, are read once. Scores: vectors along the keys, [head_dim][64] a block. Output: vectors along head_dim.
+// Attention of one new token over a cache. The query heads that share a key head go together, so that keys and values, which
+// come from memory, are read once. Scores: vectors along the keys, [head_dim][64] a block. Output: vectors along head_dim.
 
 namespace zs {
 namespace {

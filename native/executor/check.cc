@@ -11,8 +11,9 @@ constexpr int64_t kMaxHeadDim = 1024;
 std::string check_attention(const Step& s, const Slice& q, const Slice& k, const Slice& v, const Slice& out) {
   if (s.heads < 1 || s.kv_heads < 1 || s.heads % s.kv_heads) return "attention: heads is not a multiple of kv_heads";
   if (s.head_dim < 1 || s.head_dim > kMaxHeadDim) return "attention: head_dim is outside [1, 1024]";
-  if (q.features != s.heads * s.head_dim || out.features != q.features) return "attention: q or out is not heads * head_dim wide";
-  if (k.features != s.kv_heads * s.head_dim || v.features != k.features) return "attention: k or v is not kv_heads * head_dim wide";
+  const int64_t wide = s.heads * s.head_dim, narrow = s.kv_heads * s.head_dim;
+  if (q.features != wide || out.features != wide) return "attention: q or out is not heads * head_dim wide";
+  if (k.features != narrow || v.features != narrow) return "attention: k or v is not kv_heads * head_dim wide";
   if (s.bias && (s.reach < 1 || s.cache >= 0)) return "attention: a position bias needs a reach, and no cache";
   if (s.cache >= 0 && !s.causal) return "attention: a cache needs causal attention";
   if (out.buffer == q.buffer || out.buffer == k.buffer || out.buffer == v.buffer) return "attention: out overlaps an input";
@@ -175,9 +176,6 @@ std::string Program::check(const Batch& b) const {
       if (!fits) return "cache: made for another program";
       if (total > cache.limit) {
         return "cache: holds " + std::to_string(cache.limit) + " tokens, but " + std::to_string(total) + " are needed";
-      }
-      for (int64_t j = 0; j < i; ++j) {
-        if (b.caches[j] == b.caches[i]) return "cache: the same for two sequences";
       }
     }
     if (max_positions && total > max_positions) {

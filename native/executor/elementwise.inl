@@ -1,4 +1,4 @@
-// Loops over contiguous floats: a panel's features lie one behind the other, so do the lanes of one, and a single token's features.
+// Loops over contiguous floats: the features of a panel lie one behind the other, and so do those of a single token.
 
 namespace zs {
 namespace {

@@ -1,27 +1,45 @@
-// LayerNorm and RMSNorm down the features, each lane on its own: no sum across lanes. The variance is taken around the mean in a
-// second pass, because sum(x^2) - n mean^2 cancels; a panel of 64 lanes stays in L2 between the passes.
+// LayerNorm and RMSNorm down the features, each lane on its own: no sum across lanes. The variance is taken around the mean in
+// a second pass, because sum(x^2) - n mean^2 cancels; a panel of 64 lanes stays in L2 between the passes.
 
 namespace zs {
 namespace {
 
-// nv vectors of lanes side by side; `part` lanes in each (kVf, or the 8 lanes that a 16-lane vector finds at a panel's end).
+// Sums over features in runs of kRun first: a rounding error of a plain sum grows with the square root of its length, and
+// one in the scale moves every feature of a token alike, which models with a few huge features magnify from layer to layer.
+constexpr int64_t kRun = 16;
+
+// sum over features of (x - mean)^power, nv vectors of lanes side by side.
+template <int nv, int part, int power>
+static inline void sum_features(const float* x, int64_t width, int64_t size, const vf* mean, vf* sum) {
+  for (int v = 0; v < nv; ++v) sum[v] = vset(0.0f);
+  for (int64_t f0 = 0; f0 < size; f0 += kRun) {
+    vf run[nv];
+    for (int v = 0; v < nv; ++v) run[v] = vset(0.0f);
+    for (int64_t f = f0; f < min_of(size, f0 + kRun); ++f) {
+      for (int v = 0; v < nv; ++v) {
+        const vf y = vload_part(x + f * width + v * kVf, part);
+        if constexpr (power == 1) {
+          run[v] += y;
+        } else {
+          run[v] = vfma(y - mean[v], y - mean[v], run[v]);
+        }
+      }
+    }
+    for (int v = 0; v < nv; ++v) sum[v] += run[v];
+  }
+}
+
+// nv vectors of lanes; `part` lanes in each (kVf, or the 8 lanes that a 16-lane vector finds at a panel's end).
 template <int nv, int part>
 static void norm_lanes(const NormArgs& a, const float* x, float* y, int64_t width) {
   const vf inverse = vset(1.0f / static_cast<float>(a.size));
   vf mean[nv], scale[nv];
-  for (int v = 0; v < nv; ++v) mean[v] = scale[v] = vset(0.0f);
+  for (int v = 0; v < nv; ++v) mean[v] = vset(0.0f);
   if (!a.rms) {
-    for (int64_t f = 0; f < a.size; ++f) {
-      for (int v = 0; v < nv; ++v) mean[v] += vload_part(x + f * width + v * kVf, part);
-    }
+    sum_features<nv, part, 1>(x, width, a.size, nullptr, mean);
     for (int v = 0; v < nv; ++v) mean[v] *= inverse;
   }
-  for (int64_t f = 0; f < a.size; ++f) {
-    for (int v = 0; v < nv; ++v) {
-      const vf d = vload_part(x + f * width + v * kVf, part) - mean[v];
-      scale[v] = vfma(d, d, scale[v]);
-    }
-  }
+  sum_features<nv, part, 2>(x, width, a.size, mean, scale);
   for (int v = 0; v < nv; ++v) scale[v] = vset(1.0f) / vsqrt(vfma(scale[v], inverse, vset(a.eps)));
   for (int64_t f = 0; f < a.size; ++f) {
     const vf weight = vset(a.weight[f]);

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -30,7 +31,7 @@ struct Variant {
   std::shared_ptr<Packed> packed;
 };
 
-// One operation. Slices are indices into Program::slices, -1 where absent; tensors are borrowed from whoever builds the program.
+// One operation. Slices are indices into Program::slices, -1 where absent; tensors are borrowed from who builds the program.
 struct Step {
   Op op;
   int in = -1;   // embed: none; attention: q; glu: gate; add: first term
@@ -74,6 +75,8 @@ class Cache {
   int64_t bytes() const { return starts_.back() * capacity_ * 4; }
   int64_t length = 0;  // tokens held
   int64_t limit = 0;   // tokens that may be held: what was asked for
+  // Set while a run uses it: what one run checked of a cache must not be changed by another.
+  std::atomic<bool> busy{false};
 
  private:
   float* data_ = nullptr;

@@ -2,8 +2,8 @@
 // them. Everything is static inline in an anonymous namespace, so no symbol leaves the file that includes it.
 //
 // Largest errors against float64, measured in steps of 1e-4 over [-20, 20] (exp over its whole range): vexp 8e-8 relative, with
-// results below 2^-125.5 flushed to zero; verf 1.2e-7 absolute; vgelu and vgelu_tanh 1.2e-7 of max(1, |x|); vtanh 3.6e-7 and vsilu
-// 1.8e-7 relative. Infinities give their limits and NaN stays NaN. The coefficients are minimax fits of our own.
+// results below 2^-125.5 flushed to zero; verf 1.2e-7 absolute; vgelu and vgelu_tanh 1.2e-7 of max(1, |x|); vtanh 3.6e-7 and
+// vsilu 1.8e-7 relative. Infinities give their limits and NaN stays NaN. The coefficients are minimax fits of our own.
 #pragma once
 
 #include <stdint.h>

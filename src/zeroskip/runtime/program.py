@@ -164,8 +164,8 @@ def _pack(name: str, sequences: Sequence[Int32]) -> tuple[Int32, npt.NDArray[np.
             raise InvalidArgument(f"run: {name} holds numbers beyond 32 bits; pass {name} of the model's tokenizer.")
     offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
     np.cumsum([array.size for array in arrays], out=offsets[1:])
-    joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-    return np.ascontiguousarray(joined, dtype=np.int32), offsets
+    # A copy in any case: what was checked must not change while the run reads it.
+    return np.concatenate(arrays).astype(np.int32, copy=False), offsets
 
 
 def _float32(name: str, array: Array) -> Float32:

@@ -314,6 +314,27 @@ def test_several_threads_share_one_program() -> None:
     assert not wrong
 
 
+def test_threads_that_share_a_cache_are_refused_or_take_turns() -> None:
+    made, _ = attention_program(4, 2, 16, causal=True, cache=0)
+    cache, (ids,) = made.new_cache(4000), random_ids((200,))
+    refused: list[str] = []
+
+    def work() -> None:
+        for _ in range(10):
+            try:
+                made.run([ids], cache=cache)
+            except InvalidArgument as error:
+                refused.append(str(error))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert cache.length == 200 * (40 - len(refused)) <= 4000
+    assert all("another run is using it" in text or "holds 4000 tokens" in text for text in refused)
+
+
 def _embedding() -> Program:
     steps = [{"op": "embed", "out": "x", "table": "t", "input": "ids"}]
     steps.append({"op": "embed", "out": "x", "table": "p", "input": "positions", "add": True, "offset": 2})
