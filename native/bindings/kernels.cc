@@ -18,16 +18,14 @@ namespace nb = nanobind;
 namespace zs {
 namespace {
 
-template <class T>
-using Array = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <class T> using Array = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
 using FloatOut = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 
 constexpr const char* kFormats[] = {"csr", "bitmask", "dense", "bsr", "nm"};
 constexpr const char* kTypes[] = {"float32", "bfloat16", "float16"};
 constexpr const char* kActivations[] = {"none", "relu", "gelu", "gelu_tanh", "silu", "tanh"};
 
-template <size_t N>
-int index_of(const char* const (&names)[N], const std::string& name, const char* what) {
+template <size_t N> int index_of(const char* const (&names)[N], const std::string& name, const char* what) {
   for (size_t i = 0; i < N; ++i) {
     if (name == names[i]) return static_cast<int>(i);
   }
@@ -38,8 +36,7 @@ void require(bool ok, const char* message) {
   if (!ok) throw std::invalid_argument(message);
 }
 
-template <class T>
-const T* array_of(nb::dict arrays, const char* key, int64_t size) {
+template <class T> const T* array_of(nb::dict arrays, const char* key, int64_t size) {
   require(arrays.contains(key), "pack: an array of this format is missing");
   auto array = nb::cast<Array<T>>(arrays[key]);
   require(static_cast<int64_t>(array.size()) >= size, "pack: an array is shorter than the shape says");
@@ -84,9 +81,7 @@ Source read_source(int64_t rows, int64_t cols, const std::string& kind, nb::dict
   s.cols = cols;
   require(rows >= 0 && cols >= 0 && cols < INT32_MAX && rows < INT32_MAX, "pack: shape is negative or too large");
   switch (s.format) {
-    case Format::dense:
-      s.data = data_of(arrays, s.type, rows * cols);
-      break;
+    case Format::dense: s.data = data_of(arrays, s.type, rows * cols); break;
     case Format::csr:
       s.indptr = array_of<int64_t>(arrays, "indptr", rows + 1);
       require(s.indptr[rows] >= 0, "pack: indptr is negative");

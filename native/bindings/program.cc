@@ -16,8 +16,7 @@ namespace nb = nanobind;
 namespace zs {
 namespace {
 
-template <class T>
-using Array = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <class T> using Array = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
 
 constexpr const char* kOps[] = {"embed",     "layernorm", "rmsnorm", "linear",     "rope",
                                 "attention", "glu",       "add",     "activation", "pool"};
@@ -30,16 +29,14 @@ void require(bool ok, const std::string& message) {
   if (!ok) throw std::invalid_argument(message);
 }
 
-template <size_t N>
-int index_of(const char* const (&names)[N], const std::string& name) {
+template <size_t N> int index_of(const char* const (&names)[N], const std::string& name) {
   for (size_t i = 0; i < N; ++i) {
     if (name == names[i]) return static_cast<int>(i);
   }
   throw std::invalid_argument("program: '" + name + "' is not known");
 }
 
-template <class T>
-T field(const nb::dict& step, const char* key, T missing) {
+template <class T> T field(const nb::dict& step, const char* key, T missing) {
   return step.contains(key) ? nb::cast<T>(step[key]) : missing;
 }
 

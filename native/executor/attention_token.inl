@@ -8,8 +8,7 @@ constexpr int kTokenVectors = 4;
 constexpr int kTokenSpan = kTokenVectors * kVf;  // divides kPanel
 
 // s[q][key] = sum over d of query[q][d] * k[d][key], keys of one span.
-template <int nq>
-static void token_scores(const float* query, const float* k, int64_t head_dim, float* s, int64_t s_stride) {
+template <int nq> static void token_scores(const float* query, const float* k, int64_t head_dim, float* s, int64_t s_stride) {
   vf sum[nq][kTokenVectors];
   for (int i = 0; i < nq; ++i) {
     for (int v = 0; v < kTokenVectors; ++v) sum[i][v] = vset(0.0f);

@@ -3,8 +3,7 @@
 namespace zs {
 namespace {
 
-template <Activation kind>
-static inline vf activated(vf x) {
+template <Activation kind> static inline vf activated(vf x) {
   if constexpr (kind == Activation::relu) return vrelu(x);
   if constexpr (kind == Activation::gelu) return vgelu(x);
   if constexpr (kind == Activation::gelu_tanh) return vgelu_tanh(x);
@@ -13,8 +12,7 @@ static inline vf activated(vf x) {
   return x;
 }
 
-template <Activation kind>
-static void activate_run(const float* x, const float* up, float* out, int64_t n) {
+template <Activation kind> static void activate_run(const float* x, const float* up, float* out, int64_t n) {
   for (int64_t i = 0; i < n; i += kVf) {
     vf y = activated<kind>(vload_part(x + i, n - i));
     if (up) y *= vload_part(up + i, n - i);

@@ -14,9 +14,8 @@ void Program::run_embed(const Step& s, const Batch& batch) {
     for (int64_t i = 0; i < batch.tokens; ++i) index[i] = (values ? values[i] : 0) + offset;
   }
   const EmbedArgs args = {s.table, s.table_type, index, batch.tokens, view(s.out), s.accumulate};
-  for_feature_runs(batch.tokens, args.out.features, [&](int64_t p, int64_t, int64_t f0, int64_t f1) {
-    exec_ops().embed(args, p, f0, f1);
-  });
+  for_feature_runs(batch.tokens, args.out.features,
+                   [&](int64_t p, int64_t, int64_t f0, int64_t f1) { exec_ops().embed(args, p, f0, f1); });
 }
 
 }  // namespace zs

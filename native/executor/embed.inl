@@ -3,15 +3,13 @@
 namespace zs {
 namespace {
 
-template <ValueType type>
-static inline float entry(const void* table, int64_t i) {
+template <ValueType type> static inline float entry(const void* table, int64_t i) {
   if constexpr (type == ValueType::f32) return static_cast<const float*>(table)[i];
   if constexpr (type == ValueType::bf16) return bf16_to_float(static_cast<const uint16_t*>(table)[i]);
   return f16_to_float(static_cast<const uint16_t*>(table)[i]);
 }
 
-template <ValueType type>
-static void embed_run(const EmbedArgs& a, int64_t panel, int64_t f0, int64_t f1) {
+template <ValueType type> static void embed_run(const EmbedArgs& a, int64_t panel, int64_t f0, int64_t f1) {
   const int64_t width = panel_width(a.lanes, panel);
   const int64_t features = a.out.features;
   const int64_t last = a.lanes - 1;

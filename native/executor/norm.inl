@@ -30,8 +30,7 @@ static inline void sum_features(const float* x, int64_t width, int64_t size, con
 }
 
 // nv vectors of lanes; `part` lanes in each (kVf, or the 8 lanes that a 16-lane vector finds at a panel's end).
-template <int nv, int part>
-static void norm_lanes(const NormArgs& a, const float* x, float* y, int64_t width) {
+template <int nv, int part> static void norm_lanes(const NormArgs& a, const float* x, float* y, int64_t width) {
   const vf inverse = vset(1.0f / static_cast<float>(a.size));
   vf mean[nv], scale[nv];
   for (int v = 0; v < nv; ++v) mean[v] = vset(0.0f);

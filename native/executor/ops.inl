@@ -13,8 +13,8 @@
 #include "attention_token.inl"
 // clang-format on
 
-#define ZS_EXEC_OPS(isa)                                                                                         \
-  namespace zs {                                                                                                 \
-  extern const ExecOps exec_ops_##isa;                                                                           \
-  const ExecOps exec_ops_##isa = {embed, norm, rope, activation, glu, add, attend_tile, attend_token, append};   \
+#define ZS_EXEC_OPS(isa)                                                                                       \
+  namespace zs {                                                                                               \
+  extern const ExecOps exec_ops_##isa;                                                                         \
+  const ExecOps exec_ops_##isa = {embed, norm, rope, activation, glu, add, attend_tile, attend_token, append}; \
   }

@@ -8,9 +8,7 @@ namespace zs {
 namespace {
 
 float pool_feature(const Step& s, const View& in, const Sequence& q, int64_t lanes, int64_t f) {
-  const auto at = [&](int64_t lane) {
-    return view_at(in, lane / kPanel, panel_width(lanes, lane / kPanel), f)[lane % kPanel];
-  };
+  const auto at = [&](int64_t lane) { return view_at(in, lane / kPanel, panel_width(lanes, lane / kPanel), f)[lane % kPanel]; };
   if (s.mode == PoolMode::first) return at(q.first);
   if (s.mode == PoolMode::last) return at(q.first + q.length - 1);
   float sum = 0, most = -INFINITY;

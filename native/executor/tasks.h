@@ -9,8 +9,7 @@ namespace zs {
 // Work below this many floats is done by the caller: waking the pool costs about as much.
 constexpr int64_t kInlineFloats = 16 * 1024;
 
-template <class F>
-void for_tasks(int64_t tasks, int64_t floats, F&& body) {
+template <class F> void for_tasks(int64_t tasks, int64_t floats, F&& body) {
   if (floats < kInlineFloats) {
     for (int64_t i = 0; i < tasks; ++i) body(i);
     return;
@@ -19,8 +18,7 @@ void for_tasks(int64_t tasks, int64_t floats, F&& body) {
 }
 
 // body(panel, width, f0, f1): the panels of a buffer, each in runs of features of about 8192 floats.
-template <class F>
-void for_feature_runs(int64_t lanes, int64_t features, F&& body) {
+template <class F> void for_feature_runs(int64_t lanes, int64_t features, F&& body) {
   const int64_t rows = max_of(1, 8192 / min_of(kPanel, padded_lanes(lanes)));
   const int64_t runs = (features + rows - 1) / rows;
   for_tasks(panel_count(lanes) * runs, features * lanes, [&](int64_t task) {

@@ -7,9 +7,14 @@ namespace zs {
 
 const std::vector<Kernel>& kernels() {
   static const std::vector<Kernel> table = {
-#define ZS_KERNEL(format_, type_, isa_, family_, doc_)                                                  \
-  Kernel{"spmm_" #format_ "_" #type_ "_" #isa_, Format::format_, ValueType::type_, Isa::isa_, doc_,     \
-         [](const Source& s) { return pack_##family_(s, Format::format_, ValueType::type_); }, run_##family_},
+#define ZS_KERNEL(format_, type_, isa_, family_, doc_)                                         \
+  Kernel{"spmm_" #format_ "_" #type_ "_" #isa_,                                                \
+         Format::format_,                                                                      \
+         ValueType::type_,                                                                     \
+         Isa::isa_,                                                                            \
+         doc_,                                                                                 \
+         [](const Source& s) { return pack_##family_(s, Format::format_, ValueType::type_); }, \
+         run_##family_},
 #include "kernels.inc"
 #undef ZS_KERNEL
   };

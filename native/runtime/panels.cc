@@ -26,9 +26,7 @@ Block block_of(int64_t task, int64_t features, int64_t lanes) {
   return b;
 }
 
-int64_t task_count(int64_t features, int64_t lanes) {
-  return panel_count(lanes) * ((features + kFeatures - 1) / kFeatures);
-}
+int64_t task_count(int64_t features, int64_t lanes) { return panel_count(lanes) * ((features + kFeatures - 1) / kFeatures); }
 
 }  // namespace
 

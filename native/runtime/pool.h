@@ -23,11 +23,9 @@ class Pool {
   // Scratch of at least `bytes`, 64-byte aligned, kept per worker between calls. Contents are undefined.
   float* scratch(int worker, int64_t bytes);
 
-  template <class F>
-  void parallel(int64_t tasks, const F& body) {
+  template <class F> void parallel(int64_t tasks, const F& body) {
     run(
-        tasks,
-        [](void* context, int64_t task, int worker) { (*static_cast<const F*>(context))(task, worker); },
+        tasks, [](void* context, int64_t task, int worker) { (*static_cast<const F*>(context))(task, worker); },
         const_cast<F*>(&body));
   }
 

@@ -36,8 +36,6 @@ static inline int64_t panel_width(int64_t lanes, int64_t p) {
 }
 
 // Lanes of storage, padding counted: a buffer has features * padded_lanes(lanes) floats.
-static inline int64_t padded_lanes(int64_t lanes) {
-  return lanes == 1 ? 1 : (lanes + kLaneUnit - 1) / kLaneUnit * kLaneUnit;
-}
+static inline int64_t padded_lanes(int64_t lanes) { return lanes == 1 ? 1 : (lanes + kLaneUnit - 1) / kLaneUnit * kLaneUnit; }
 
 }  // namespace zs

@@ -184,8 +184,8 @@ void fill(CellMatrix& a, const Source& source, const RowReader& reader, const st
         for (end = i + 1; end < n && cols[end] < stop;) ++end;
         const Place& at = place[r * a.col_blocks + kb];
         if (as_it_is) {
-          memcpy(a.values.data() + at.value_at * size,
-                 static_cast<const uint8_t*>(source.data) + (reader.first(r) + i) * size, (end - i) * size);
+          memcpy(a.values.data() + at.value_at * size, static_cast<const uint8_t*>(source.data) + (reader.first(r) + i) * size,
+                 (end - i) * size);
         } else {
           store_values(a.values.data(), a.type, at.value_at, &values[i], end - i);
         }

@@ -25,7 +25,9 @@ struct Wide {
   static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
   static V add(V a, V b) { return _mm512_add_ps(a, b); }
   static V set(float v) { return _mm512_set1_ps(v); }
-  struct Quad { const float* p; };
+  struct Quad {
+    const float* p;
+  };
   static Quad quad(const float* p) { return {p}; }
   template <int S> static V get(Quad q) { return _mm512_set1_ps(q.p[S]); }  // a broadcast load: port 5 stays free
 };
@@ -88,11 +90,11 @@ void cell_rows(const CellView& c, const float* x, int64_t stride, float* y, int6
       const typename T::Quad quad = T::quad(value + t);
       uint32_t four;
       memcpy(&four, index + t, 4);
-#define ZS_STEP(S)                                                                                       \
-  {                                                                                                      \
-    const V v = T::template get<S>(quad);                                                                \
-    const float* row = x + static_cast<int64_t>((four >> (8 * S)) & 255) * step;                         \
-    for (int j = 0; j < NV; ++j) acc[S % U][j] = T::fma(v, T::load(row + j * T::lanes), acc[S % U][j]);  \
+#define ZS_STEP(S)                                                                                      \
+  {                                                                                                     \
+    const V v = T::template get<S>(quad);                                                               \
+    const float* row = x + static_cast<int64_t>((four >> (8 * S)) & 255) * step;                        \
+    for (int j = 0; j < NV; ++j) acc[S % U][j] = T::fma(v, T::load(row + j * T::lanes), acc[S % U][j]); \
   }
       ZS_STEP(0)
       ZS_STEP(1)
@@ -130,15 +132,9 @@ void cell(const CellView& c, const float* x, int64_t width, float* y, int64_t ld
     ZS_WIDTH(8)
 #else
     // An odd number of eights: the sixteens, then one half vector.
-    case 56:
-      cell_rows<Wide, 3, 56>(c, x, 56, y, ldy, first);
-      return cell_rows<Ymm, 1, 56>(c, x + 48, 56, y + 48, ldy, first);
-    case 40:
-      cell_rows<Wide, 2, 40>(c, x, 40, y, ldy, first);
-      return cell_rows<Ymm, 1, 40>(c, x + 32, 40, y + 32, ldy, first);
-    case 24:
-      cell_rows<Wide, 1, 24>(c, x, 24, y, ldy, first);
-      return cell_rows<Ymm, 1, 24>(c, x + 16, 24, y + 16, ldy, first);
+    case 56: cell_rows<Wide, 3, 56>(c, x, 56, y, ldy, first); return cell_rows<Ymm, 1, 56>(c, x + 48, 56, y + 48, ldy, first);
+    case 40: cell_rows<Wide, 2, 40>(c, x, 40, y, ldy, first); return cell_rows<Ymm, 1, 40>(c, x + 32, 40, y + 32, ldy, first);
+    case 24: cell_rows<Wide, 1, 24>(c, x, 24, y, ldy, first); return cell_rows<Ymm, 1, 24>(c, x + 16, 24, y + 16, ldy, first);
     case 8: return cell_rows<Ymm, 1, 8>(c, x, 8, y, ldy, first);
 #endif
   }
@@ -169,8 +165,7 @@ void cell_one(const CellView& c, const float* x, float* y) {
 // ---- Values of 16 bits -------------------------------------------------------------------------------------------------
 
 #if defined(__AVX2__)
-template <ValueType Type>
-inline __m256 load8(const void* values, int64_t at) {
+template <ValueType Type> inline __m256 load8(const void* values, int64_t at) {
   if (Type == ValueType::f32) return _mm256_loadu_ps(static_cast<const float*>(values) + at);
   const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(static_cast<const uint16_t*>(values) + at));
   if (Type == ValueType::f16) return _mm256_cvtph_ps(half);
@@ -283,13 +278,12 @@ void bits_rows(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64
     float* sum = sums + kSumLanes * row_ids[i];
     __m256 acc[2] = {_mm256_loadu_ps(sum), _mm256_setzero_ps()};
 // Lanes without a value are cleared in the values and in x: what lies there may be infinite.
-#define ZS_BYTE(B, S, MASK, AT)                                                                     \
-  {                                                                                                 \
-    const __m256i from =                                                                            \
-        _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kSpread.at[MASK]))); \
-    const __m256 none = _mm256_castsi256_ps(_mm256_srai_epi32(from, 31));                           \
-    const __m256 v = _mm256_andnot_ps(none, _mm256_permutevar8x32_ps(load8<Type>(values, AT), from)); \
-    acc[S] = _mm256_fmadd_ps(v, _mm256_andnot_ps(none, _mm256_loadu_ps(x + 8 * (B))), acc[S]);      \
+#define ZS_BYTE(B, S, MASK, AT)                                                                                      \
+  {                                                                                                                  \
+    const __m256i from = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kSpread.at[MASK]))); \
+    const __m256 none = _mm256_castsi256_ps(_mm256_srai_epi32(from, 31));                                            \
+    const __m256 v = _mm256_andnot_ps(none, _mm256_permutevar8x32_ps(load8<Type>(values, AT), from));                \
+    acc[S] = _mm256_fmadd_ps(v, _mm256_andnot_ps(none, _mm256_loadu_ps(x + 8 * (B))), acc[S]);                       \
   }
     int64_t b = 0;
     for (; b + 4 <= mask_bytes; b += 4) {  // four counts at once: one after the other their latency would add up
@@ -387,7 +381,9 @@ void quad_any(const float* a, const uint8_t* indices, int64_t n, const float* x,
     const float* xs = x + lane;
     float* ys = y + lane;
     switch (take) {
-      case 4: if (kMost >= 4) quad_tile<Wide, kMost >= 4 ? 4 : 1, Indexed>(a, indices, n, xs, width, ys, ldy, valid, first); break;
+      case 4:
+        if (kMost >= 4) quad_tile<Wide, kMost >= 4 ? 4 : 1, Indexed>(a, indices, n, xs, width, ys, ldy, valid, first);
+        break;
       case 3: quad_tile<Wide, 3, Indexed>(a, indices, n, xs, width, ys, ldy, valid, first); break;
       case 2: quad_tile<Wide, 2, Indexed>(a, indices, n, xs, width, ys, ldy, valid, first); break;
       default: quad_tile<Wide, 1, Indexed>(a, indices, n, xs, width, ys, ldy, valid, first); break;
@@ -405,8 +401,7 @@ void quad(const float* a, const uint8_t* indices, int64_t n, const float* x, int
   quad_any<false>(a, indices, n, x, width, y, ldy, valid, first);
 }
 
-template <ValueType Type>
-void quad_one_typed(const void* a, const uint8_t* indices, int64_t n, const float* x, float* sums) {
+template <ValueType Type> void quad_one_typed(const void* a, const uint8_t* indices, int64_t n, const float* x, float* sums) {
   int64_t k = 0;
 #if defined(__AVX2__)
   if (!indices) {  // two columns a vector: x0 in the low half, x1 in the high one

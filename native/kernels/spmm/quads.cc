@@ -20,9 +20,7 @@ struct QuadMatrix : Packed {
   std::vector<uint8_t> indices;  // indexed: column inside the block
   Buffer values;                 // [quad][column][4]
 
-  int64_t bytes() const override {
-    return static_cast<int64_t>(starts.size() * 8 + indices.size()) + values.bytes();
-  }
+  int64_t bytes() const override { return static_cast<int64_t>(starts.size() * 8 + indices.size()) + values.bytes(); }
   int64_t start(int64_t quad, int64_t kb) const {
     return indexed ? starts[quad * col_blocks + kb] : quad * cols + kb * kQuadCols;
   }
