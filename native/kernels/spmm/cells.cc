@@ -44,6 +44,7 @@ struct CellMatrix : Packed {
   int64_t directory(int64_t rb, int64_t kb) const {
     return blocks.begin(rb) * col_blocks + kb * (blocks.end(rb) - blocks.begin(rb));
   }
+  bool expands() const { return format != Format::csr || type != ValueType::f32; }
   bool nibbles() const { return format == Format::nm && m <= 16; }
   // Bytes of codes that a row with `count` entries takes in a cell of `width` columns.
   int64_t code_bytes(int64_t count, int64_t width) const {
@@ -56,7 +57,10 @@ struct CellMatrix : Packed {
 // L1 with the entries), more where they are nearly empty (a row's pass over Y must be worth it). See micro.inl.
 int64_t column_block(double density, int64_t multiple) {
   const int64_t l1_rows = std::clamp<int64_t>(cpu().l1d_bytes / (kPanel * 4), 64, 192);
-  const int64_t wanted = density > 0.3 ? l1_rows * 3 / 4 : density > 0.03 ? l1_rows : 2 * l1_rows;
+  const int64_t wanted = density > 0.3    ? l1_rows * 3 / 4
+                         : density > 0.15 ? l1_rows
+                         : density > 0.07 ? l1_rows * 5 / 4
+                                          : 2 * l1_rows;
   const int64_t block = std::min<int64_t>(wanted, 256) / multiple * multiple;
   return block > 0 ? block : multiple;
 }
@@ -203,9 +207,9 @@ struct Expanded {
   float* values;
   uint8_t group_base[256 + 16];
 
-  Expanded(const CellMatrix& a, int worker) {
+  Expanded(const CellMatrix& a, float* room) {
     const int64_t rows = (a.blocks.size + 31) / 32 * 32, most = rows * a.col_block;
-    uint8_t* at = reinterpret_cast<uint8_t*>(Pool::get().scratch(worker, scratch_bytes(a)));
+    uint8_t* at = reinterpret_cast<uint8_t*>(room);
     values = reinterpret_cast<float*>(at);
     at += most * 4 + 64;
     row_ids = reinterpret_cast<uint16_t*>(at);
@@ -215,9 +219,10 @@ struct Expanded {
       group_base[i] = a.n ? static_cast<uint8_t>(std::min<int64_t>(i / a.n * a.m, 255)) : 0;
     }
   }
-  static int64_t scratch_bytes(const CellMatrix& a) {
+  static int64_t floats(const CellMatrix& a) {
+    if (!a.expands()) return 0;
     const int64_t rows = (a.blocks.size + 31) / 32 * 32;
-    return rows * a.col_block * 5 + rows * 4 + 256;
+    return (rows * a.col_block * 5 + rows * 4 + 256 + 63) / 64 * 16;
   }
 };
 
@@ -278,7 +283,7 @@ void run_one_lane(const CellMatrix& a, const Micro& micro, const float* x, float
       micro.sum_lanes(sums, rows, y + begin);
     } else {
       memset(y + begin, 0, rows * sizeof(float));
-      Expanded expanded(a, worker);
+      Expanded expanded(a, pool.scratch(worker, Expanded::floats(a) * sizeof(float)));
       for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
         micro.cell_one(view_cell(a, micro, rb, kb, expanded), lane + kb * a.col_block, y + begin);
       }
@@ -314,29 +319,42 @@ void run_cells(const Packed& packed, const float* x, int64_t lanes, Output y, co
   const Micro& micro = micro_of(a.kernel->isa);
   if (lanes == 1) return run_one_lane(a, micro, x, y.data, e, pool);
   const int64_t panels = panel_count(lanes);
-  const bool expands = a.format != Format::csr || a.type != ValueType::f32;
-  const int64_t group = panels_a_task(panels, a.blocks.count, pool.size(), expands ? 4 : 2);
+  const int64_t group = panels_a_task(panels, a.blocks.count, pool.size(), a.expands() ? 4 : 2);
   const int64_t groups = (panels + group - 1) / group;
+  // A row-major Y is summed in scratch and copied when it is finished: rows a power of two apart share few sets of the
+  // caches, and a tile of Y would not stay there (half the speed at 98 %, 128 lanes, Zen 3).
+  const int64_t tile_floats = y.stride ? a.blocks.size * kPanel : 0;
   pool.parallel(a.blocks.count * groups, [&](int64_t task, int worker) {
     const int64_t rb = task % a.blocks.count, begin = a.blocks.begin(rb), rows = a.blocks.end(rb) - begin;
     const int64_t p0 = task / a.blocks.count * group, p1 = std::min(panels, p0 + group);
-    Expanded expanded(a, worker);
+    float* room = pool.scratch(worker, (Expanded::floats(a) + group * tile_floats) * sizeof(float));
+    Expanded expanded(a, room);
+    const auto tile_at = [&](int64_t p, int64_t width) {
+      if (!y.stride) return tile_of(y, e.residual, a.rows, begin, p, width);
+      return YTile{room + Expanded::floats(a) + (p - p0) * tile_floats, nullptr, width};
+    };
     for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
       const CellView view = view_cell(a, micro, rb, kb, expanded);
       for (int64_t p = p0; p < p1; ++p) {
         const int64_t width = panel_width(lanes, p);
         const float* xs = x + p * kPanel * a.cols + kb * a.col_block * width;
-        const YTile tile = tile_of(y, e.residual, a.rows, begin, p, width);
+        const YTile tile = tile_at(p, width);
         micro.cell(view, xs, width, tile.y, tile.ldy, kb == 0);
       }
     }
     for (int64_t p = p0; p < p1; ++p) {
       const int64_t width = panel_width(lanes, p);
-      const YTile tile = tile_of(y, e.residual, a.rows, begin, p, width);
-      if (a.col_blocks == 0) {
-        for (int64_t r = 0; r < rows; ++r) memset(tile.y + r * tile.ldy, 0, width * sizeof(float));
-      }
+      const YTile tile = tile_at(p, width);
+      if (a.col_blocks == 0) memset(tile.y, 0, rows * width * sizeof(float));
       finish_tile(micro, tile, begin, rows, width, e);
+      if (!y.stride) continue;
+      const YTile out = tile_of(y, e.residual, a.rows, begin, p, width);
+      for (int64_t r = 0; r < rows; ++r) {
+        float* row = out.y + r * out.ldy;
+        memcpy(row, tile.y + r * width, width * sizeof(float));
+        if (!out.residual) continue;
+        for (int64_t t = 0; t < width; ++t) row[t] += out.residual[r * out.ldy + t];
+      }
     }
   });
 }

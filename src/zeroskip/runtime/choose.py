@@ -11,10 +11,11 @@ from .measure import WORTH_TRYING, Group, Timing
 from .packing import native_kernels
 
 OPTIMIZE = ("balanced", "speed", "memory")
-# "balanced" holds a second packing only where it gains this much at a batch size: it doubles the bytes of the layer. At
-# 1.10 noise alone gave half of the layers of a model a second one (2 cores of a Zen 3, other work on them, 2026-11).
-SECOND_GAINS = 1.25
-# Two packings closer than this are equally fast; the smaller one is taken.
+# "balanced" holds a second packing only where the one would be this much slower than another, and slower than dense.
+SECOND_GAINS = 1.10
+# One packing for all sizes: time times the fourth root of bytes is least, so a third fewer bytes outweigh 10 % of time.
+BYTES_WEIGH = 0.25
+# Two packings closer than this at one size are equally fast; the smaller one is taken.
 TIE = 1.03
 
 
@@ -27,7 +28,8 @@ def choose(
         group: Measured layers.
         sizes: Batch sizes, ascending.
         optimize: "speed": the fastest at each size. "memory": one packing, the smallest that is no slower than dense
-            over all sizes. "balanced": one packing, and a second where it gains more than 25 % at a size.
+            over all sizes. "balanced": one packing, that weighs a little time against bytes,
+            and a second only where the one would be slower than dense.
         values: Value type of what is stored, also where nothing was measured.
         ignored: Sizes that are reported, but that no packing is held for.
     """
@@ -68,22 +70,21 @@ def _picks(
         small = min(beats or dense, key=lambda item: (item.nbytes, _mean_ratio(item, dense, sizes)))
         return dict.fromkeys(sizes, small)
     single = _single(timings, sizes)
-    gains = {item.kernel: _gains(single, item, sizes) for item in timings}
+    gains = {item.kernel: _gains(single, item, dense, sizes) for item in timings}
     second = max(timings, key=lambda item: math.prod(gains[item.kernel].values()))
     return {n: second if n in gains[second.kernel] else single for n in sizes}
 
 
-def _gains(single: Timing, second: Timing, sizes: Sequence[int]) -> dict[int, float]:
+def _gains(single: Timing, second: Timing, dense: Sequence[Timing], sizes: Sequence[int]) -> dict[int, float]:
     """The sizes at which a second packing pays, and how much faster it is there."""
-    ratios = {n: single.times[n] / second.times[n] for n in sizes}
+    lost = [n for n in sizes if single.times[n] > min(item.times[n] for item in dense)]
+    ratios = {n: single.times[n] / second.times[n] for n in lost}
     return {n: ratio for n, ratio in ratios.items() if ratio > SECOND_GAINS}
 
 
 def _single(timings: Sequence[Timing], sizes: Sequence[int]) -> Timing:
-    """The packing that loses least against the best of each size, over all sizes; the smaller one in a tie."""
-    cost = {item.kernel: _mean_ratio(item, timings, sizes) for item in timings}
-    limit = TIE * min(cost.values())
-    return min((item for item in timings if cost[item.kernel] <= limit), key=lambda item: item.nbytes)
+    """The packing that loses least against the best of each size, over all sizes, its bytes weighed in."""
+    return min(timings, key=lambda item: _mean_ratio(item, timings, sizes) * max(item.nbytes, 1) ** BYTES_WEIGH)
 
 
 def _fastest(timings: Sequence[Timing], n: int) -> Timing:
