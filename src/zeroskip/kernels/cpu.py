@@ -66,8 +66,8 @@ class NativeKernel:
         if self.format in ("bsr", "nm") and a.name != self.format:
             needs = "block=(r, c)" if self.format == "bsr" else "n=..., m=..."
             return f"it takes {self.format} only and a is {a.name}; pass a.convert({self.format!r}, {needs})"
-        if self.format == "bsr" and isinstance(a, BSR) and a.block[0] % 4:
-            return f"it takes blocks of a multiple of 4 rows and a has {a.block[0]}; pass a.convert('bsr', block=(4, 1))"
+        if isinstance(a, BSR) and self.format == "bsr" and a.block[0] % 4:
+            return f"it takes blocks of 4, 8, ... rows and a has {a.block[0]}; pass a.convert('bsr', block=(4, 1))"
         return None
 
     def prepare(self, a: SparseMatrix) -> NativePrepared:

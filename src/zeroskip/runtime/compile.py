@@ -57,7 +57,7 @@ def compile(
             float16 for decoders, whose speed is a matter of bytes; rounding to float16 changes a weight by 2^-11 of
             itself at most, which is small beside what pruning did.
         batch_sizes: Tokens at a time to measure for.
-        optimize: "balanced" packs a layer once for all batch sizes, and a second time only where one would lose to dense;
+        optimize: "balanced" packs a layer once for all batch sizes, again only where that would lose to dense;
             "speed" packs whatever is fastest at each; "memory" packs the smallest that is not slower than dense.
         kernels: Names of the sparse kernels to choose from; None for all. Dense ones are always measured.
         budget_s: Time to measure, in all.
