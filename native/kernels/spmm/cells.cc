@@ -201,13 +201,14 @@ void fill(CellMatrix& a, const Source& source, const RowReader& reader, const st
 
 // Scratch for one expanded cell.
 struct Expanded {
-  uint16_t* row_ids;
-  uint16_t* counts;
-  uint8_t* indices;
-  float* values;
+  uint16_t* row_ids = nullptr;
+  uint16_t* counts = nullptr;
+  uint8_t* indices = nullptr;
+  float* values = nullptr;
   uint8_t group_base[256 + 16];
 
   Expanded(const CellMatrix& a, float* room) {
+    if (!a.expands()) return;
     const int64_t rows = (a.blocks.size + 31) / 32 * 32, most = rows * a.col_block;
     uint8_t* at = reinterpret_cast<uint8_t*>(room);
     values = reinterpret_cast<float*>(at);
