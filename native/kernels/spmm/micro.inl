@@ -1,7 +1,7 @@
 // The inner loops, written once on the vectors of runtime/vecmath.inl and compiled once per instruction set.
 //
 // `cell` is a row of Y in registers: one vector of lanes per accumulator, one broadcast value per entry. It is bound by loads
-// (one per multiply-add and one per value), so the broadcasts are made four at a time from one load (ZS_FMA_QUAD).
+// (one per multiply-add and one per value), so the broadcasts are made four at a time from one load (Quad).
 // Rows come sorted by their number of entries, so the loop's length seldom changes and the branch is predicted.
 // Measured, Zen 3, one core, 2048 x 2048, 128 lanes, GFLOP/s of 102: 74/72/63/60/51/40 at 50/60/80/90/95/98 %.
 // Tried: two rows sharing the loads of their common columns, 68 at 50 % (three short loops, each mispredicted); rows

@@ -28,8 +28,8 @@ def choose(
         group: Measured layers.
         sizes: Batch sizes, ascending.
         optimize: "speed": the fastest at each size. "memory": one packing, the smallest that is no slower than dense
-            over all sizes. "balanced": one packing, that weighs a little time against bytes,
-            and a second only where the one would be slower than dense.
+            over all sizes. "balanced": one packing, time and a little of bytes weighed, and a second
+            only where the first would be more than 10 % slower and lose to dense.
         values: Value type of what is stored, also where nothing was measured.
         ignored: Sizes that are reported, but that no packing is held for.
     """
