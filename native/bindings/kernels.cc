@@ -11,6 +11,7 @@
 #include <string>
 
 #include "../runtime/cpu.h"
+#include "../runtime/numeric.h"
 #include "bindings.h"
 
 namespace nb = nanobind;
@@ -60,18 +61,6 @@ void check_indices(const int64_t* indptr, const int32_t* indices, int64_t rows, 
   }
 }
 
-int64_t popcount(const uint8_t* bits, int64_t bytes) {
-  int64_t count = 0;
-  int64_t i = 0;
-  for (; i + 8 <= bytes; i += 8) {
-    uint64_t word;
-    memcpy(&word, bits + i, 8);
-    count += __builtin_popcountll(word);
-  }
-  for (; i < bytes; ++i) count += __builtin_popcount(bits[i]);
-  return count;
-}
-
 Source read_source(int64_t rows, int64_t cols, const std::string& kind, nb::dict arrays, const std::string& dtype,
                    nb::dict params) {
   Source s{};
@@ -97,7 +86,7 @@ Source read_source(int64_t rows, int64_t cols, const std::string& kind, nb::dict
           require((s.bits[(r + 1) * bytes - 1] >> (cols % 8)) == 0, "pack: bits are set beyond the last column");
         }
       }
-      s.data = data_of(arrays, s.type, popcount(s.bits, rows * bytes));
+      s.data = data_of(arrays, s.type, count_bits(s.bits, rows * bytes));
       break;
     }
     case Format::bsr:

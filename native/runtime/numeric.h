@@ -1,4 +1,4 @@
-// Conversions between float32 and the 16-bit floats, in integer arithmetic. `static inline`: no symbol leaves a file.
+// Conversions between float32 and the 16-bit floats, in integer arithmetic, and counting bits. `static inline`: no symbol leaves a file.
 #pragma once
 
 #include <stdint.h>
@@ -50,6 +50,18 @@ static inline uint16_t float_to_f16(float f) {
   }
   const uint32_t odd = (magnitude >> 13) & 1;
   return static_cast<uint16_t>(sign | ((magnitude - 0x38000000u + 0xfffu + odd) >> 13));
+}
+
+// The set bits of `bytes` bytes.
+static inline int64_t count_bits(const uint8_t* bits, int64_t bytes) {
+  int64_t count = 0, b = 0;
+  for (; b + 8 <= bytes; b += 8) {
+    uint64_t word;
+    memcpy(&word, bits + b, 8);
+    count += __builtin_popcountll(word);
+  }
+  for (; b < bytes; ++b) count += __builtin_popcount(bits[b]);
+  return count;
 }
 
 }  // namespace zs

@@ -34,18 +34,6 @@ static inline void values_at(const void* data, ValueType type, int64_t first, in
   }
 }
 
-// The set bits of `bytes` bytes.
-static inline int64_t count_bits(const uint8_t* bits, int64_t bytes) {
-  int64_t count = 0, b = 0;
-  for (; b + 8 <= bytes; b += 8) {
-    uint64_t word;
-    memcpy(&word, bits + b, 8);
-    count += __builtin_popcountll(word);
-  }
-  for (; b < bytes; ++b) count += __builtin_popcount(bits[b]);
-  return count;
-}
-
 // The stored entries of one row at a time, columns ascending. `dense` rows give every column, zeros as well.
 class RowReader {
  public:
