@@ -241,6 +241,18 @@ def test_structured_zeros_are_stored_as_what_they_are(tmp_path, sparse_wins, pat
     torch.testing.assert_close(zeroskip.load(tmp_path / "m")(ids)[0], fast(ids)[0], rtol=0, atol=0)
 
 
+def test_blocks_of_one_row_compile_too():
+    """The vector kernels take blocks of four rows; others are for the formats that take any pattern."""
+    torch.manual_seed(5)
+    layer = torch.nn.Linear(64, 32)
+    with torch.no_grad():
+        layer.weight.mul_((torch.rand(32, 4) < 0.3).repeat_interleave(16, 1))
+    fast = zeroskip.compile(torch.nn.Sequential(layer), **small.OPTIONS)
+    x = torch.randn(3, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(x), layer(x), rtol=1e-5, atol=1e-5)
+
+
 def _names(format):
     return [kernel.name for kernel in zeroskip.runtime.packing.native_kernels() if kernel.format == format]
 

@@ -141,6 +141,7 @@ def candidates(
         if kernel.format in ("csr", "bitmask", pattern)
         and kernel.dtype in wanted
         and (only is None or kernel.name in only)
+        and (layer.structured is None or kernel.format != pattern or not kernel.rejects(layer.structured, sizes[0]))
     ]
     matrix = layer.matrix
     ruled_out = [set(hopeless([*dense, *sparse], matrix, n)) for n in sizes]
