@@ -66,7 +66,7 @@ class NativeKernel:
         if self.format in ("bsr", "nm") and a.name != self.format:
             needs = "block=(r, c)" if self.format == "bsr" else "n=..., m=..."
             return f"it takes {self.format} only and a is {a.name}; pass a.convert({self.format!r}, {needs})"
-        if isinstance(a, BSR) and self.format == "bsr" and a.block[0] % 4:
+        if isinstance(a, BSR) and self.format == "bsr" and a.block[0] % 4 and self.isa != "scalar":
             return f"it takes blocks of 4, 8, ... rows and a has {a.block[0]}; pass a.convert('bsr', block=(4, 1))"
         return None
 
