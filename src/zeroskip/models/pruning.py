@@ -100,50 +100,64 @@ def prune(
         UnsupportedModel: If there is nothing to prune in it.
     """
     started = time.perf_counter()
-    if isinstance(model, (str, Path)):
-        raise InvalidArgument(
-            f"prune: model is {str(model)!r}, a name; pass models.load({str(model)!r}), which is then pruned in place."
-        )
+    _check_arguments(model, samples, seq_len)
     need("torch")
     parsed = Pattern.parse(pattern)
     wanted = parsed.sparsity_or_default(sparsity)
     pruner = registry.get(method)
     scope = resolve_scope(pruner, scope)
-    if (samples is not None and samples < 1) or (seq_len is not None and seq_len < 2):
-        raise InvalidArgument(f"prune: samples is {samples} and seq_len is {seq_len}; pass at least 1 and 2.")
     loaded = load(model, tokenizer=tokenizer)
     layers = prunable(loaded.model, include, exclude)
     refit = _resolve_refit(refit, loaded, pruner)
-    job = _Job(
-        loaded, pruner, parsed, wanted, scope, refit, seed, layers, progress or (lambda _stage, _done, _total: None)
-    )
+    job = _Job(loaded, pruner, parsed, wanted, scope, refit, seed, layers, progress or _silent)
     _check_layers(job)
-    data = Calibration([], "none", 0, 0)
-    if pruner.needs != "nothing" or refit != "none":
-        limit = _max_length(loaded)
-        data = prepare(
-            calibration,
-            tokenizer=loaded.tokenizer,
-            kind=loaded.kind,
-            samples=samples,
-            seq_len=seq_len,
-            max_length=limit,
-            seed=seed,
-        )
+    data = _calibration(job, calibration, samples, seq_len)
     with _evaluating(loaded.model):
         _run(job, data)
+    return _report(job, data, time.perf_counter() - started)
+
+
+def _silent(_stage: str, _done: int, _total: int) -> None:
+    """Progress for nobody."""
+
+
+def _check_arguments(model: Any, samples: int | None, seq_len: int | None) -> None:
+    if isinstance(model, (str, Path)):
+        raise InvalidArgument(
+            f"prune: model is {str(model)!r}, a name; pass models.load({str(model)!r}), which is then pruned in place."
+        )
+    if (samples is not None and samples < 1) or (seq_len is not None and seq_len < 2):
+        raise InvalidArgument(f"prune: samples is {samples} and seq_len is {seq_len}; pass at least 1 and 2.")
+
+
+def _calibration(job: _Job, calibration: Any, samples: int | None, seq_len: int | None) -> Calibration:
+    """Calibration data in batches; none where neither the method nor the refit looks at any."""
+    if job.pruner.needs == "nothing" and job.refit == "none":
+        return Calibration([], "none", 0, 0)
+    return prepare(
+        calibration,
+        tokenizer=job.loaded.tokenizer,
+        kind=job.loaded.kind,
+        samples=samples,
+        seq_len=seq_len,
+        max_length=_max_length(job.loaded),
+        seed=job.seed,
+    )
+
+
+def _report(job: _Job, data: Calibration, time_s: float) -> PruneReport:
     return PruneReport(
-        method=method,
-        sparsity=wanted,
-        pattern=str(parsed),
-        scope=scope,
-        seed=seed,
-        refit=refit,
+        method=job.pruner.name,
+        sparsity=job.sparsity,
+        pattern=str(job.pattern),
+        scope=job.scope,
+        seed=job.seed,
+        refit=job.refit,
         calibration=data.source,
         samples=data.samples,
         tokens=data.tokens,
         layers=tuple(job.reports),
-        time_s=time.perf_counter() - started,
+        time_s=time_s,
         notes=tuple(job.notes),
         versions=versions(),
     )
