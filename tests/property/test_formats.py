@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from zeroskip import FormatError, InvalidArgument
-from zeroskip.formats import BSR, COO, CSR, DTYPES, NM, Bitmask, registry, to_bits, to_float32
+from zeroskip.formats import BSR, COO, CSR, FLOATS, NM, Bitmask, registry, to_bits, to_float32
 
 VALUES = st.one_of(
     st.just(0.0),
     st.floats(width=32, allow_subnormal=True),
 )
-DTYPE = st.sampled_from(DTYPES)
+DTYPE = st.sampled_from(FLOATS)
 VALUE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 

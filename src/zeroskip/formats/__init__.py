@@ -4,32 +4,58 @@
 """
 
 from ._base import Entries, SparseMatrix, register_format, registry
-from ._dtypes import DTYPES, SHORT, UNIT_ROUNDOFF, check_dtype, storage_dtype, to_bits, to_float32
+from ._dtypes import (
+    DTYPES,
+    FLOATS,
+    INTEGERS,
+    SHORT,
+    UNIT_ROUNDOFF,
+    check_dtype,
+    check_floating,
+    storage_dtype,
+    to_bits,
+    to_float32,
+    value_bytes,
+)
 from ._interchange import is_torch, like, to_numpy
+from ._scales import CODES, GROUPS, Scales, check_group, grid_shape, pack_nibbles, unpack_nibbles
 from .bitmask import Bitmask
 from .bsr import BSR
 from .coo import COO
 from .csr import CSR
+from .dense import DenseMatrix
 from .nm import NM
 
 __all__ = [
     "BSR",
+    "CODES",
     "COO",
     "CSR",
     "DTYPES",
+    "FLOATS",
+    "GROUPS",
+    "INTEGERS",
     "NM",
     "SHORT",
     "UNIT_ROUNDOFF",
     "Bitmask",
+    "DenseMatrix",
     "Entries",
+    "Scales",
     "SparseMatrix",
     "check_dtype",
+    "check_floating",
+    "check_group",
+    "grid_shape",
     "is_torch",
     "like",
+    "pack_nibbles",
     "register_format",
     "registry",
     "storage_dtype",
     "to_bits",
     "to_float32",
     "to_numpy",
+    "unpack_nibbles",
+    "value_bytes",
 ]

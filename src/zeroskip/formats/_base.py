@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -11,8 +12,9 @@ import numpy.typing as npt
 
 from .._errors import FormatError, InvalidArgument, ShapeError
 from .._registry import Registry
-from ._dtypes import Array, check_dtype, storage_dtype, to_bits, to_float32
+from ._dtypes import INTEGERS, Array, check_dtype, check_floating, storage_dtype, to_bits, to_float32, value_bytes
 from ._interchange import to_numpy
+from ._scales import Scales, check_codes, check_scales
 
 if TYPE_CHECKING:
     from .coo import COO
@@ -40,7 +42,8 @@ class Entries(NamedTuple):
 class SparseMatrix(ABC):
     """A matrix (M, K) in one storage format: a frozen dataclass of NumPy arrays.
 
-    The arrays are not copied and must not be changed afterwards: plans and caches rely on them.
+    The arrays are not copied and must not be changed afterwards: plans and caches rely on them. What `data` means is
+    the affair of `decoded` and `values` alone: a quantised matrix (int8, int4) holds codes there, and has `scales`.
     """
 
     name: ClassVar[str]
@@ -50,11 +53,16 @@ class SparseMatrix(ABC):
     shape: tuple[int, int]
     dtype: str
     data: Array
+    scales: Scales | None
 
     def __post_init__(self) -> None:
-        check_dtype(type(self).__name__, self.dtype)
-        object.__setattr__(self, "shape", check_shape(type(self).__name__, self.shape))
+        where = type(self).__name__
+        check_dtype(where, self.dtype)
+        object.__setattr__(self, "shape", check_shape(where, self.shape))
+        check_scales(where, self.scales, self.dtype, self.shape)
         self.validate()
+        if self.scales is not None:
+            check_codes(where, self.data, self.dtype)
 
     @property
     def nnz(self) -> int:
@@ -63,8 +71,9 @@ class SparseMatrix(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays together."""
-        return sum(array.nbytes for array in self.arrays().values())
+        """Bytes of all arrays together, two int4 codes in one."""
+        rest = sum(int(getattr(self, name).nbytes) for name in self.array_names if name != "data")
+        return rest + value_bytes(self.data.size, self.dtype) + (0 if self.scales is None else self.scales.nbytes)
 
     @property
     def density(self) -> float:
@@ -83,6 +92,8 @@ class SparseMatrix(ABC):
 
     def __repr__(self) -> str:
         extra = "".join(f", {name}={getattr(self, name)}" for name in self.param_names)
+        if self.scales is not None:
+            extra += f", group={self.scales.group}, symmetric={self.scales.symmetric}"
         return (
             f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype}{extra}, nnz={self.nnz}, "
             f"sparsity={self.sparsity:.4f}, nbytes={self.nbytes})"
@@ -100,17 +111,36 @@ class SparseMatrix(ABC):
     def entries(self) -> Entries:
         """Every stored entry, padding included, sorted by row and then by column."""
 
+    @abstractmethod
+    def places(self) -> tuple[Array, Array]:
+        """The row and the column of each element of `data`, in arrays that broadcast to its shape."""
+
+    def decoded(self) -> npt.NDArray[np.float32]:
+        """What `data` means: float32, exact, in its own shape and order."""
+        if self.scales is None:
+            return to_float32(self.data, self.dtype)
+        return self.scales.decode(self.data, *self.places())
+
+    def values(self, entries: Entries | None = None) -> npt.NDArray[np.float32]:
+        """The values of `entries()`, in its order: float32, exact.
+
+        Args:
+            entries: What `entries()` gave, to spare a second walk.
+        """
+        rows, cols, data = self.entries() if entries is None else entries
+        return to_float32(data, self.dtype) if self.scales is None else self.scales.decode(data, rows, cols)
+
     @classmethod
     @abstractmethod
     def from_coo(cls: type[S], coo: COO, **params: Any) -> S:
-        """Build from coordinates; duplicates are summed."""
+        """Build from coordinates; duplicates are summed. Codes and scales of a quantised matrix stay as they are."""
 
     def to_coo(self) -> COO:
         """The entries as coordinates. Formats that pad leave their zeros out: padding cannot be told from a zero."""
         from .coo import COO
 
         rows, cols, data = self.entries()
-        return COO.of(self.shape, rows, cols, data, self.dtype)
+        return COO.of(self.shape, rows, cols, data, self.dtype, self.scales)
 
     @classmethod
     def from_dense(cls: type[S], array: Any, *, dtype: str = "float32", **params: Any) -> S:
@@ -118,13 +148,14 @@ class SparseMatrix(ABC):
 
         Args:
             array: (M, K), floating; NumPy, torch on the CPU, or any DLPack array.
-            dtype: Value type to round to, to nearest even. What rounds to zero is not stored; NaN is.
+            dtype: Value type to round to, to nearest even. What rounds to zero is not stored; NaN is. For int8 and int4
+                store floats and pass the matrix to `zeroskip.quantize.quantize`.
             params: Of the format: `block=(r, c)` for BSR, `n` and `m` for NM.
         """
         from .coo import COO
 
         where = f"{cls.__name__}.from_dense"
-        check_dtype(where, dtype)
+        check_floating(where, dtype)
         dense = to_numpy(where, "array", array)
         if dense.ndim != 2:
             raise ShapeError(f"{where}: array has {dense.ndim} dimensions, a matrix has 2; reshape it first.")
@@ -135,9 +166,9 @@ class SparseMatrix(ABC):
 
     def to_dense(self) -> npt.NDArray[np.float32]:
         """A dense float32 matrix; exact, since float32 holds every value type."""
-        rows, cols, data = self.entries()
+        found = self.entries()
         dense = np.zeros(self.shape, dtype=np.float32)
-        dense[rows, cols] = to_float32(data, self.dtype)
+        dense[found.rows, found.cols] = self.values(found)
         return dense
 
     @classmethod
@@ -146,7 +177,7 @@ class SparseMatrix(ABC):
         from .coo import COO
 
         where = f"{cls.__name__}.from_scipy"
-        check_dtype(where, dtype)
+        check_floating(where, dtype)
         if not hasattr(matrix, "tocoo"):
             raise InvalidArgument(
                 f"{where}: matrix is a {type(matrix).__name__}, not a SciPy sparse matrix; use from_dense for arrays."
@@ -161,9 +192,9 @@ class SparseMatrix(ABC):
         """A `scipy.sparse.csr_array` in float32, padding included."""
         from scipy import sparse  # type: ignore[import-untyped, unused-ignore]
 
-        rows, cols, data = self.entries()
-        indptr = offsets_of(rows, self.shape[0])
-        return sparse.csr_array((to_float32(data, self.dtype).copy(), cols, indptr), shape=self.shape)
+        found = self.entries()
+        indptr = offsets_of(found.rows, self.shape[0])
+        return sparse.csr_array((self.values(found).copy(), found.cols, indptr), shape=self.shape)
 
     def convert(self, to: type[SparseMatrix] | str, **params: Any) -> SparseMatrix:
         """The same matrix in another format, through COO; itself if it is in that format already.
@@ -178,32 +209,55 @@ class SparseMatrix(ABC):
         return cls.from_coo(self.to_coo(), **params)
 
     def astype(self: S, dtype: str) -> S:
-        """The same entries with values rounded to another value type."""
+        """The same entries with values rounded to a floating value type; those of a quantised matrix are decoded."""
         if dtype == check_dtype("astype", self.dtype):
             return self
-        arrays = {**self.arrays(), "data": to_bits(to_float32(self.data, self.dtype), dtype)}
-        return self.from_arrays(self.shape, dtype, arrays, self.params)
+        data = to_bits(self.decoded(), check_floating("astype", dtype))
+        return replace(self, dtype=dtype, data=data, scales=None)  # type: ignore[type-var]
 
     def arrays(self) -> dict[str, Array]:
-        """The arrays by name, in the order of the format's documentation."""
-        return {name: getattr(self, name) for name in self.array_names}
+        """The arrays by name, in the order of the format's documentation; then those of the scales, if there are any.
+
+        int4 codes are one a byte here, and two a byte in files.
+        """
+        own = {name: getattr(self, name) for name in self.array_names}
+        return own if self.scales is None else {**own, **self.scales.arrays()}
+
+    @classmethod
+    def data_shape(
+        cls, shape: tuple[int, int], arrays: Mapping[str, Array], params: Mapping[str, Any]
+    ) -> tuple[int, ...]:
+        """The shape that the other arrays give `data`: for readers of files that pack it. Trusts nothing."""
+        raise NotImplementedError
 
     @classmethod
     def from_arrays(
-        cls: type[S], shape: tuple[int, int], dtype: str, arrays: Mapping[str, Array], params: Mapping[str, Any]
+        cls: type[S],
+        shape: tuple[int, int],
+        dtype: str,
+        arrays: Mapping[str, Array],
+        params: Mapping[str, Any],
+        *,
+        group: int = 0,
     ) -> S:
         """Build from what `arrays()` and `params` gave, trusting nothing: for readers of files.
 
+        Args:
+            group: Columns that one scale covers; for int8 and int4.
         Raises:
             FormatError: If arrays or parameters are missing, unknown or break the layout.
         """
+        scales = None
+        if dtype in INTEGERS and "scales" in arrays:
+            scales = Scales(arrays["scales"], group, arrays.get("zeros"))
+            arrays = {name: array for name, array in arrays.items() if name not in ("scales", "zeros")}
         for kind, given, wanted in (("arrays", arrays, cls.array_names), ("params", params, cls.param_names)):
             if set(given) != set(wanted):
                 raise FormatError(
                     f"{cls.__name__}.from_arrays: {kind} are {sorted(given)}, "
                     f"the format has {sorted(wanted)}; give exactly these."
                 )
-        fields: dict[str, Any] = {"shape": shape, "dtype": dtype, **arrays, **params}
+        fields: dict[str, Any] = {"shape": shape, "dtype": dtype, "scales": scales, **arrays, **params}
         return cls(**fields)
 
 
@@ -295,6 +349,24 @@ def offsets_of(rows: Array, count: int) -> npt.NDArray[np.int64]:
 def rows_of(indptr: Array) -> npt.NDArray[np.int64]:
     """The row number of each item: the inverse of `offsets_of`."""
     return np.repeat(np.arange(indptr.size - 1, dtype=np.int64), np.diff(indptr))
+
+
+def without_zeros(a: SparseMatrix) -> COO:
+    """The entries as coordinates without those that are 0: a format that pads cannot tell its padding from a zero."""
+    from .coo import COO
+
+    rows, cols, data = a.entries()
+    found = magnitude_bits(data, a.dtype) if a.scales is None else data != a.scales.zeros_at(rows, cols)
+    kept = np.flatnonzero(found)
+    return COO.of(a.shape, rows[kept], cols[kept], data[kept], a.dtype, a.scales)
+
+
+def padded(coo: COO, shape: tuple[int, ...], places: tuple[Array, Array]) -> Array:
+    """An array of `shape` for data of `coo`, all padding: 0, or the code that means 0 at each of `places`."""
+    found = np.zeros(shape, dtype=coo.data.dtype)
+    if coo.scales is not None and not coo.scales.symmetric:
+        found[...] = coo.scales.zeros_at(*places)
+    return found
 
 
 def magnitude_bits(stored: Array, dtype: str) -> Array:

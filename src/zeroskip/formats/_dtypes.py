@@ -1,7 +1,8 @@
 """The value types that zeroskip stores, and the rounding between them.
 
 `float32` and `float16` are NumPy's own. NumPy has no bfloat16, so such values are held as `uint16` bit patterns: the
-upper half of the float32 of the same value.
+upper half of the float32 of the same value. `int8` and `int4` are codes, one int8 each in memory, which mean nothing
+without the scales of their matrix (`_scales.py`).
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ import numpy.typing as npt
 
 from .._errors import DtypeError
 
-DTYPES = ("float32", "bfloat16", "float16")
-SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+FLOATS = ("float32", "bfloat16", "float16")
+INTEGERS = ("int8", "int4")
+DTYPES = FLOATS + INTEGERS
+SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "i8", "int4": "i4"}
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 _STORAGE: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
     "bfloat16": np.dtype(np.uint16),
     "float16": np.dtype(np.float16),
+    "int8": np.dtype(np.int8),
+    "int4": np.dtype(np.int8),
 }
+_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "int4": 4}
 
 Array = npt.NDArray[Any]
 
@@ -36,9 +42,28 @@ def check_dtype(where: str, dtype: object) -> str:
     raise DtypeError(f"{where}: dtype is {dtype!r}, which is not a value type; choose one of: {', '.join(DTYPES)}.")
 
 
+def check_floating(where: str, dtype: object) -> str:
+    """`dtype` itself, if it names a value type that numbers can be rounded to without scales.
+
+    Raises:
+        DtypeError: If it does not; the message lists the names.
+    """
+    if check_dtype(where, dtype) in INTEGERS:
+        raise DtypeError(
+            f"{where}: dtype is {dtype!r}, whose values need scales; choose one of: {', '.join(FLOATS)}, "
+            f"and pass the matrix to zeroskip.quantize.quantize(..., {dtype!r})."
+        )
+    return str(dtype)
+
+
 def storage_dtype(dtype: str) -> np.dtype[Any]:
-    """The NumPy dtype of the array that holds values of `dtype`: uint16 for bfloat16."""
+    """The NumPy dtype of the array that holds values of `dtype`: uint16 for bfloat16, int8 for int4."""
     return _STORAGE[check_dtype("storage_dtype", dtype)]
+
+
+def value_bytes(count: int, dtype: str) -> int:
+    """Bytes that `count` values take in the format: int4 has two in a byte."""
+    return -(-count * _BITS[check_dtype("value_bytes", dtype)] // 8)
 
 
 def to_bits(values: Array, dtype: str) -> Array:
@@ -46,7 +71,7 @@ def to_bits(values: Array, dtype: str) -> Array:
 
     Overflow becomes infinity; a NaN stays a NaN (it is made quiet, and keeps its sign).
     """
-    check_dtype("to_bits", dtype)
+    check_floating("to_bits", dtype)
     if dtype == "float32":
         return np.ascontiguousarray(values, dtype=np.float32)
     if dtype == "float16":
@@ -63,7 +88,7 @@ def to_bits(values: Array, dtype: str) -> Array:
 
 def to_float32(stored: Array, dtype: str) -> npt.NDArray[np.float32]:
     """The float32 values of an array stored as `dtype`; exact. The same array where it is float32 already."""
-    check_dtype("to_float32", dtype)
+    check_floating("to_float32", dtype)
     if dtype == "bfloat16":
         values: npt.NDArray[np.float32] = (stored.astype(np.uint32) << 16).view(np.float32)
         return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +20,7 @@ from ._base import (
     no_params,
     register_format,
 )
+from ._scales import Scales
 
 if TYPE_CHECKING:
     from .coo import COO
@@ -36,6 +38,7 @@ class Bitmask(SparseMatrix):
         bits: uint8, (M, ceil(K / 8)); bit j of byte b is column 8 b + j, and bits from K on are 0.
         data: Values of the set bits, row by row and by column, in the array form of `dtype`.
         dtype: Value type.
+        scales: What the codes mean, for int8 and int4.
     """
 
     name: ClassVar[str] = "bitmask"
@@ -45,6 +48,7 @@ class Bitmask(SparseMatrix):
     bits: Array
     data: Array
     dtype: str = "float32"
+    scales: Scales | None = None
 
     def validate(self) -> None:
         rows, columns = self.shape
@@ -78,15 +82,24 @@ class Bitmask(SparseMatrix):
         coo = coo.coalesced()
         mask = np.zeros(coo.shape, dtype=bool)
         mask[coo.row, coo.col] = True
-        return cls(coo.shape, np.packbits(mask, axis=1, bitorder="little"), coo.data, coo.dtype)
+        return cls(coo.shape, np.packbits(mask, axis=1, bitorder="little"), coo.data, coo.dtype, coo.scales)
+
+    def places(self) -> tuple[Array, Array]:
+        rows, cols = np.nonzero(self.mask())
+        return rows, cols
+
+    @classmethod
+    def data_shape(
+        cls, shape: tuple[int, int], arrays: Mapping[str, Array], params: Mapping[str, Any]
+    ) -> tuple[int, ...]:
+        return (int(_set_bits(arrays["bits"]).sum()),)
 
     def mask(self) -> npt.NDArray[np.bool_]:
         """The pattern, (M, K): True where an entry is stored."""
         return np.unpackbits(self.bits, axis=1, count=self.shape[1], bitorder="little").view(np.bool_)
 
     def entries(self) -> Entries:
-        rows, cols = np.nonzero(self.mask())
-        return Entries(rows, cols, self.data)
+        return Entries(*self.places(), self.data)
 
 
 def _set_bits(bits: Array) -> npt.NDArray[np.int64]:

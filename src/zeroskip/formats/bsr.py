@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,12 +18,14 @@ from ._base import (
     check_indices,
     check_offsets,
     check_size,
-    magnitude_bits,
     no_params,
     offsets_of,
+    padded,
     register_format,
     rows_of,
+    without_zeros,
 )
+from ._scales import Scales
 
 if TYPE_CHECKING:
     from .coo import COO
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 class BSR(SparseMatrix):
     """Compressed rows of blocks. A block with one entry is stored whole: its zeros count in `nnz` and `nbytes`.
 
+    The zero of a quantised matrix is the code that means 0: its zero point.
+
     Args:
         shape: (M, K), a multiple of `block`.
         block: (r, c), rows and columns of a block.
@@ -40,6 +45,7 @@ class BSR(SparseMatrix):
         indices: Block columns, int32, increasing within each block row.
         data: Values, (blocks, r, c), in the array form of `dtype`.
         dtype: Value type.
+        scales: What the codes mean, for int8 and int4.
     """
 
     name: ClassVar[str] = "bsr"
@@ -52,6 +58,7 @@ class BSR(SparseMatrix):
     indices: Array
     data: Array
     dtype: str = "float32"
+    scales: Scales | None = None
 
     def validate(self) -> None:
         block = check_block("BSR", self.block, self.shape)
@@ -75,25 +82,34 @@ class BSR(SparseMatrix):
         across = coo.shape[1] // c
         key = (coo.row.astype(np.int64) // r) * across + coo.col // c
         blocks, place = np.unique(key, return_inverse=True)
-        data = np.zeros((blocks.size, r, c), dtype=coo.data.dtype)
+        down, right = blocks // across, blocks % across
+        data = padded(coo, (blocks.size, r, c), _places(down, right, (r, c)))
         data[place, coo.row % r, coo.col % c] = coo.data
-        indptr = offsets_of(blocks // across, coo.shape[0] // r)
-        return cls(coo.shape, (r, c), indptr, (blocks % across).astype(np.int32), data, coo.dtype)
+        indptr = offsets_of(down, coo.shape[0] // r)
+        return cls(coo.shape, (r, c), indptr, right.astype(np.int32), data, coo.dtype, coo.scales)
+
+    def places(self) -> tuple[Array, Array]:
+        return _places(rows_of(self.indptr), self.indices.astype(np.int64), self.block)
+
+    @classmethod
+    def data_shape(
+        cls, shape: tuple[int, int], arrays: Mapping[str, Array], params: Mapping[str, Any]
+    ) -> tuple[int, ...]:
+        return (arrays["indices"].size, *check_block("BSR", params["block"], shape))
 
     def entries(self) -> Entries:
-        r, c = self.block
-        rows = rows_of(self.indptr)[:, None, None] * r + np.arange(r)[:, None]
-        cols = self.indices.astype(np.int64)[:, None, None] * c + np.arange(c)
-        rows, cols = (np.broadcast_to(index, self.data.shape).ravel() for index in (rows, cols))
+        rows, cols = (np.broadcast_to(index, self.data.shape).ravel() for index in self.places())
         order = np.argsort(rows, kind="stable")  # blocks of one block row already come by column
         return Entries(rows[order], cols[order], self.data.ravel()[order])
 
     def to_coo(self) -> COO:
-        from .coo import COO
+        return without_zeros(self)
 
-        rows, cols, data = self.entries()
-        kept = np.flatnonzero(magnitude_bits(data, self.dtype))
-        return COO.of(self.shape, rows[kept], cols[kept], data[kept], self.dtype)
+
+def _places(down: Array, right: Array, block: tuple[int, int]) -> tuple[Array, Array]:
+    """Rows and columns of the elements of blocks at block rows `down` and block columns `right`."""
+    r, c = block
+    return down[:, None, None] * r + np.arange(r)[:, None], right[:, None, None] * c + np.arange(c)
 
 
 def check_block(where: str, block: Any, shape: tuple[int, int]) -> tuple[int, int]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from .._errors import FormatError
 from ._base import Array, Entries, SparseMatrix, check_array, check_data, check_size, no_params, register_format
 from ._dtypes import to_bits, to_float32
+from ._scales import Scales
 
 
 @register_format
@@ -23,6 +26,7 @@ class COO(SparseMatrix):
         col: Column of each entry, same dtype.
         data: Values, in the array form of `dtype`.
         dtype: Value type.
+        scales: What the codes mean, for int8 and int4; these have no duplicates, which would be sums of codes.
     """
 
     name: ClassVar[str] = "coo"
@@ -33,6 +37,7 @@ class COO(SparseMatrix):
     col: Array
     data: Array
     dtype: str = "float32"
+    scales: Scales | None = None
 
     def validate(self) -> None:
         check_data("COO", self.data, self.dtype, 1)
@@ -48,12 +53,31 @@ class COO(SparseMatrix):
             raise FormatError(
                 f"COO: row has dtype {self.row.dtype} and col {self.col.dtype}, both must agree; convert one."
             )
+        if self.scales is not None:
+            self._check_single()
+
+    def _check_single(self) -> None:
+        key = self._key()
+        order = np.argsort(key, kind="stable")
+        twice = np.flatnonzero(np.diff(key[order]) == 0)
+        if twice.size:
+            at = int(order[twice[0] + 1])
+            raise FormatError(
+                f"COO: entry {at} is at row {self.row[at]} and column {self.col[at]} a second time, {self.dtype} codes "
+                "cannot be added; sum duplicates before quantising."
+            )
+
+    def _key(self) -> npt.NDArray[np.int64]:
+        key: npt.NDArray[np.int64] = self.row.astype(np.int64) * self.shape[1] + self.col
+        return key
 
     @classmethod
-    def of(cls, shape: tuple[int, int], rows: Array, cols: Array, data: Array, dtype: str) -> COO:
+    def of(
+        cls, shape: tuple[int, int], rows: Array, cols: Array, data: Array, dtype: str, scales: Scales | None = None
+    ) -> COO:
         """Build with the narrowest index type: int32 where both sizes allow it."""
         index = np.int32 if max(shape) <= 2**31 - 1 else np.int64
-        return cls(shape=shape, row=rows.astype(index), col=cols.astype(index), data=data, dtype=dtype)
+        return cls(shape=shape, row=rows.astype(index), col=cols.astype(index), data=data, dtype=dtype, scales=scales)
 
     @classmethod
     def from_coo(cls, coo: COO, **params: Any) -> COO:
@@ -68,7 +92,7 @@ class COO(SparseMatrix):
 
         Itself where it is so already.
         """
-        key = self.row.astype(np.int64) * self.shape[1] + self.col
+        key = self._key()
         if key.size < 2 or bool((key[1:] > key[:-1]).all()):
             return self
         order = np.argsort(key, kind="stable")
@@ -78,7 +102,16 @@ class COO(SparseMatrix):
         if first.size < key.size:
             sums = np.add.reduceat(to_float32(data, self.dtype), first)
             data = to_bits(sums, self.dtype)
-        return COO(self.shape, self.row[order][first], self.col[order][first], data, self.dtype)
+        return COO(self.shape, self.row[order][first], self.col[order][first], data, self.dtype, self.scales)
+
+    def places(self) -> tuple[Array, Array]:
+        return self.row, self.col
+
+    @classmethod
+    def data_shape(
+        cls, shape: tuple[int, int], arrays: Mapping[str, Array], params: Mapping[str, Any]
+    ) -> tuple[int, ...]:
+        return arrays["row"].shape
 
     def entries(self) -> Entries:
         coo = self.coalesced()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +23,7 @@ from ._base import (
     register_format,
     rows_of,
 )
+from ._scales import Scales
 
 if TYPE_CHECKING:
     from .coo import COO
@@ -41,6 +43,7 @@ class CSR(SparseMatrix):
             builds takes the narrowest of these.
         data: Values, in the array form of `dtype`.
         dtype: Value type.
+        scales: What the codes mean, for int8 and int4.
     """
 
     name: ClassVar[str] = "csr"
@@ -51,6 +54,7 @@ class CSR(SparseMatrix):
     indices: Array
     data: Array
     dtype: str = "float32"
+    scales: Scales | None = None
 
     def validate(self) -> None:
         check_data("CSR", self.data, self.dtype, 1)
@@ -71,7 +75,17 @@ class CSR(SparseMatrix):
         coo = coo.coalesced()
         columns = coo.shape[1]
         index = np.uint16 if columns <= U16_COLUMNS else np.int32 if columns <= 2**31 - 1 else np.int64
-        return cls(coo.shape, offsets_of(coo.row, coo.shape[0]), coo.col.astype(index), coo.data, coo.dtype)
+        indptr = offsets_of(coo.row, coo.shape[0])
+        return cls(coo.shape, indptr, coo.col.astype(index), coo.data, coo.dtype, coo.scales)
+
+    def places(self) -> tuple[Array, Array]:
+        return rows_of(self.indptr), self.indices.astype(np.int64)
+
+    @classmethod
+    def data_shape(
+        cls, shape: tuple[int, int], arrays: Mapping[str, Array], params: Mapping[str, Any]
+    ) -> tuple[int, ...]:
+        return arrays["indices"].shape
 
     def entries(self) -> Entries:
-        return Entries(rows_of(self.indptr), self.indices.astype(np.int64), self.data)
+        return Entries(*self.places(), self.data)

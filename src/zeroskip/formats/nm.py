@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,10 +16,12 @@ from ._base import (
     check_array,
     check_data,
     check_size,
-    magnitude_bits,
     no_params,
+    padded,
     register_format,
+    without_zeros,
 )
+from ._scales import Scales
 
 if TYPE_CHECKING:
     from .coo import COO
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 class NM(SparseMatrix):
     """N of each M kept. Groups with fewer than n entries are filled with zeros at their lowest free positions.
 
+    The zero of a quantised matrix is the code that means 0: its zero point.
+
     Args:
         shape: (M, K); `m` divides K.
         n: Entries stored in a group.
@@ -36,6 +41,7 @@ class NM(SparseMatrix):
         data: Values, (M, K / m, n), in the array form of `dtype`.
         indices: Position of each value in its group, uint8, (M, K / m, n), increasing.
         dtype: Value type.
+        scales: What the codes mean, for int8 and int4.
     """
 
     name: ClassVar[str] = "nm"
@@ -48,6 +54,7 @@ class NM(SparseMatrix):
     data: Array
     indices: Array
     dtype: str = "float32"
+    scales: Scales | None = None
 
     def validate(self) -> None:
         check_pattern("NM", self.n, self.m, self.shape)
@@ -92,23 +99,29 @@ class NM(SparseMatrix):
             )
         # The n lowest positions of (used first, free after), put back into ascending order.
         chosen = np.sort(np.argsort(~used, axis=2, kind="stable")[:, :, :n], axis=2)
-        dense = np.zeros((coo.shape[0], groups, m), dtype=coo.data.dtype)
+        rows, columns = np.ogrid[: coo.shape[0], : coo.shape[1]]
+        dense = padded(coo, coo.shape, (rows, columns)).reshape(coo.shape[0], groups, m)
         dense[coo.row, coo.col // m, coo.col % m] = coo.data
         data = np.ascontiguousarray(np.take_along_axis(dense, chosen, axis=2))
-        return cls(coo.shape, int(n), int(m), data, chosen.astype(np.uint8), coo.dtype)
+        return cls(coo.shape, int(n), int(m), data, chosen.astype(np.uint8), coo.dtype, coo.scales)
+
+    def places(self) -> tuple[Array, Array]:
+        rows, groups, _ = np.ogrid[: self.shape[0], : self.shape[1] // self.m, : self.n]
+        return rows, groups * self.m + self.indices
+
+    @classmethod
+    def data_shape(
+        cls, shape: tuple[int, int], arrays: Mapping[str, Array], params: Mapping[str, Any]
+    ) -> tuple[int, ...]:
+        check_pattern("NM", params["n"], params["m"], shape)
+        return shape[0], shape[1] // params["m"], params["n"]
 
     def entries(self) -> Entries:
-        rows, groups, _ = np.ogrid[: self.shape[0], : self.shape[1] // self.m, : self.n]
-        cols = groups * self.m + self.indices
-        rows = np.broadcast_to(rows, self.data.shape)
-        return Entries(rows.ravel(), cols.ravel(), self.data.ravel())
+        rows, cols = self.places()
+        return Entries(np.broadcast_to(rows, self.data.shape).ravel(), cols.ravel(), self.data.ravel())
 
     def to_coo(self) -> COO:
-        from .coo import COO
-
-        rows, cols, data = self.entries()
-        kept = np.flatnonzero(magnitude_bits(data, self.dtype))
-        return COO.of(self.shape, rows[kept], cols[kept], data[kept], self.dtype)
+        return without_zeros(self)
 
 
 def check_pattern(where: str, n: Any, m: Any, shape: tuple[int, int]) -> None:

@@ -1,8 +1,9 @@
 """What every operation means, in float64 and without speed: the definitions that kernels are compared with.
 
-A product is the sum over *stored* entries. An element of x that no stored entry meets does not matter, even if it is
-NaN or infinite; one that meets a stored zero (a format's padding, or an explicit zero) does: 0 * inf is NaN. A dense
-kernel stores every entry, so there NaN and Inf reach every row.
+A product is the sum over *stored* entries; those of a quantised matrix have their dequantised values. An element of x
+that no stored entry meets does not matter, even if it is NaN or infinite; one that meets a stored zero (a format's
+padding, or an explicit zero) does: 0 * inf is NaN. A dense kernel stores every entry, so there NaN and Inf reach every
+row.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._errors import InvalidArgument
-from ..formats import SparseMatrix, to_float32
+from ..formats import SparseMatrix
 from ..kernels import ACTIVATIONS
 
 Float64 = npt.NDArray[np.float64]
@@ -45,8 +46,8 @@ def spmv(a: SparseMatrix, x: Any, *, bias: Any = None, activation: str | None = 
 
 def stored_product(a: SparseMatrix, x: Any, *, absolute: bool = False) -> Float64:
     """A @ x over stored entries; with `absolute`, |A| @ |x|."""
-    rows, cols, data = a.entries()
-    values = to_float32(data, a.dtype).astype(np.float64)
+    found = a.entries()
+    rows, cols, values = found.rows, found.cols, a.values(found).astype(np.float64)
     x = np.asarray(x, dtype=np.float64)
     if absolute:
         values, x = np.abs(values), np.abs(x)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._errors import InvalidArgument, KernelUnavailable, UnsupportedModel
-from ..formats import DTYPES, Bitmask, SparseMatrix, to_bits
+from ..formats import FLOATS, Bitmask, SparseMatrix, to_bits
 from ..io import DENSE, DenseMatrix, Matrix, encode, smallest_format
 from ..kernels import registry
 from .choose import OPTIMIZE, choose
@@ -325,8 +325,8 @@ def _check(
     def refuse(name: str, value: object, rule: str, mend: str) -> Callable[[], None]:
         raise InvalidArgument(f"compile: {name} is {value!r}, {rule}; {mend}.")
 
-    if values is not None and values not in DTYPES:
-        refuse("values", values, "which is no value type", f"choose one of: {', '.join(DTYPES)}")
+    if values is not None and values not in FLOATS:
+        refuse("values", values, "which is no value type", f"choose one of: {', '.join(FLOATS)}")
     whole = all(isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 65536 for n in batch_sizes)
     if not batch_sizes or not whole:
         refuse("batch_sizes", batch_sizes, "sizes lie in [1, 65536]", "pass for example (1, 16, 256)")

@@ -32,7 +32,7 @@ def problem(pattern: str = "unstructured", dtype: str = "float32", shape: tuple[
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("dtype", formats.DTYPES)
+@pytest.mark.parametrize("dtype", formats.FLOATS)
 def test_operands_keep_pattern_and_sparsity(pattern: str, dtype: str) -> None:
     asked = problem(pattern, dtype)
     a = asked.matrix()

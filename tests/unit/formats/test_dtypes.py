@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zeroskip import DtypeError
-from zeroskip.formats import DTYPES, UNIT_ROUNDOFF, check_dtype, storage_dtype, to_bits, to_float32
+from zeroskip.formats import FLOATS, UNIT_ROUNDOFF, check_dtype, storage_dtype, to_bits, to_float32
 
 
 def one(value: float) -> int:
@@ -62,7 +62,7 @@ def test_bfloat16_agrees_with_torch() -> None:
     np.testing.assert_array_equal(ours, torch.from_numpy(values).bfloat16().float().numpy())
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_unit_roundoff_is_the_largest_relative_error(dtype: str) -> None:
     values = 1.0 + np.random.default_rng(1).random(100_000)
     error = np.abs(to_float32(to_bits(values, dtype), dtype).astype(np.float64) - values) / values
@@ -86,4 +86,4 @@ def test_unknown_dtypes_are_refused(dtype: object) -> None:
 
 
 def test_storage() -> None:
-    assert [storage_dtype(dtype) for dtype in DTYPES] == [np.float32, np.uint16, np.float16]
+    assert [storage_dtype(dtype) for dtype in FLOATS] == [np.float32, np.uint16, np.float16]

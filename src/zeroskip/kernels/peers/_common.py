@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._errors import InvalidArgument
-from ...formats import CSR, SparseMatrix, to_float32
+from ...formats import CSR, SparseMatrix
 from .._base import Float32
 
 
@@ -49,6 +49,4 @@ def csr_arrays(kernel: str, a: SparseMatrix) -> CsrArrays:
     if reason:
         raise InvalidArgument(f"{kernel}: {reason}; split the matrix.")
     csr = a if isinstance(a, CSR) else CSR.from_coo(a.to_coo())
-    return CsrArrays(
-        csr.indptr.astype(np.int32), csr.indices.astype(np.int32), np.array(to_float32(csr.data, csr.dtype))
-    )
+    return CsrArrays(csr.indptr.astype(np.int32), csr.indices.astype(np.int32), np.array(csr.decoded()))
