@@ -19,6 +19,7 @@ from ...formats import SparseMatrix
 from .._base import Float32, KernelInfo, num_threads, registry
 from .._epilogue import finish
 from ._common import CsrArrays, csr_arrays, too_large
+from ._prepared import PeerPrepared
 
 _NON_TRANSPOSED = 10
 _GENERAL = 20
@@ -35,7 +36,7 @@ class _Description(ctypes.Structure):
 _DESCRIPTION = _Description(_GENERAL, 0, 0)
 
 
-class MklCsr:
+class MklCsr(PeerPrepared):
     """The handle of an optimised matrix; the arrays are kept because MKL reads them in place."""
 
     def __init__(self, kernel: str, shape: tuple[int, int], arrays: CsrArrays, n: int) -> None:
@@ -56,15 +57,7 @@ class MklCsr:
         """The arrays handed over; what MKL adds when it optimises cannot be asked for."""
         return self._arrays.nbytes
 
-    def run(
-        self,
-        x: Float32,
-        out: Float32,
-        *,
-        bias: Float32 | None = None,
-        activation: str | None = None,
-        transposed: bool = False,
-    ) -> None:
+    def compute(self, x: Float32, out: Float32, bias: Float32 | None, activation: str | None, transposed: bool) -> None:
         layout = _COLUMN_MAJOR if transposed else _ROW_MAJOR
         columns = x.shape[0] if transposed else x.shape[1]
         status = self._library.mkl_sparse_s_mm(

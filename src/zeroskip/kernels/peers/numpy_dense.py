@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ...formats import SparseMatrix
 from .._base import Float32, KernelInfo, registry
 from .._epilogue import finish
+from ._prepared import DensePeer
 
 
-@dataclass(frozen=True)
-class NumpyDense:
-    kernel: str
-    weight: Float32
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.weight.shape[0], self.weight.shape[1]
-
-    @property
-    def nbytes(self) -> int:
-        return self.weight.nbytes
-
-    def run(
-        self,
-        x: Float32,
-        out: Float32,
-        *,
-        bias: Float32 | None = None,
-        activation: str | None = None,
-        transposed: bool = False,
-    ) -> None:
+class NumpyDense(DensePeer):
+    def compute(self, x: Float32, out: Float32, bias: Float32 | None, activation: str | None, transposed: bool) -> None:
         with np.errstate(all="ignore"):
             if transposed:
                 np.matmul(x, self.weight.T, out=out)

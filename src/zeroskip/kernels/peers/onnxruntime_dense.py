@@ -11,33 +11,16 @@ from ...formats import SparseMatrix
 from .._base import Float32, KernelInfo, num_threads, registry
 from .._epilogue import activate, finish
 from ._common import missing
+from ._prepared import DensePeer
 
 
 @dataclass(frozen=True)
-class OnnxDense:
+class OnnxDense(DensePeer):
     """Sessions are made when a form is first run: (transposed, with bias) each need a graph of their own."""
 
-    kernel: str
-    weight: Float32
     sessions: dict[tuple[bool, bool], Any] = field(default_factory=dict)
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.weight.shape[0], self.weight.shape[1]
-
-    @property
-    def nbytes(self) -> int:
-        return self.weight.nbytes
-
-    def run(
-        self,
-        x: Float32,
-        out: Float32,
-        *,
-        bias: Float32 | None = None,
-        activation: str | None = None,
-        transposed: bool = False,
-    ) -> None:
+    def compute(self, x: Float32, out: Float32, bias: Float32 | None, activation: str | None, transposed: bool) -> None:
         fused = transposed and bias is not None
         session = self.sessions.get((transposed, fused))
         if session is None:

@@ -9,10 +9,11 @@ from ...formats import SparseMatrix
 from .._base import Float32, KernelInfo, registry
 from .._epilogue import finish
 from ._common import csr_arrays, missing, too_large
+from ._prepared import PeerPrepared
 
 
 @dataclass(frozen=True)
-class ScipyCsr:
+class ScipyCsr(PeerPrepared):
     kernel: str
     shape: tuple[int, int]
     weight: Any
@@ -21,15 +22,7 @@ class ScipyCsr:
     def nbytes(self) -> int:
         return int(self.weight.data.nbytes + self.weight.indices.nbytes + self.weight.indptr.nbytes)
 
-    def run(
-        self,
-        x: Float32,
-        out: Float32,
-        *,
-        bias: Float32 | None = None,
-        activation: str | None = None,
-        transposed: bool = False,
-    ) -> None:
+    def compute(self, x: Float32, out: Float32, bias: Float32 | None, activation: str | None, transposed: bool) -> None:
         out[...] = (self.weight @ x.T).T if transposed else self.weight @ x
         finish(out, bias, activation, transposed)
 

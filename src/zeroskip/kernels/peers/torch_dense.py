@@ -10,32 +10,13 @@ import numpy as np
 from ...formats import SparseMatrix
 from .._base import Float32, KernelInfo, registry
 from ._common import csr_arrays, missing, too_large
+from ._prepared import DensePeer, PeerPrepared
 
 _FEW_COLUMNS = 16
 
 
-@dataclass(frozen=True)
-class TorchDense:
-    kernel: str
-    weight: Any
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return tuple(self.weight.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.weight.nbytes)
-
-    def run(
-        self,
-        x: Float32,
-        out: Float32,
-        *,
-        bias: Float32 | None = None,
-        activation: str | None = None,
-        transposed: bool = False,
-    ) -> None:
+class TorchDense(DensePeer):
+    def compute(self, x: Float32, out: Float32, bias: Float32 | None, activation: str | None, transposed: bool) -> None:
         import torch
 
         source, result = tensor_of(x), torch.from_numpy(out)
@@ -45,21 +26,13 @@ class TorchDense:
 
 
 @dataclass(frozen=True)
-class TorchCsr:
+class TorchCsr(PeerPrepared):
     kernel: str
     shape: tuple[int, int]
     weight: Any
     nbytes: int
 
-    def run(
-        self,
-        x: Float32,
-        out: Float32,
-        *,
-        bias: Float32 | None = None,
-        activation: str | None = None,
-        transposed: bool = False,
-    ) -> None:
+    def compute(self, x: Float32, out: Float32, bias: Float32 | None, activation: str | None, transposed: bool) -> None:
         import torch
 
         source, result = tensor_of(x), torch.from_numpy(out)
