@@ -7,8 +7,9 @@ namespace zs {
 
 const std::vector<Kernel>& kernels() {
   static const std::vector<Kernel> table = {
-#define ZS_KERNEL(format_, type_, isa_, family_, doc_)                                         \
-  Kernel{"spmm_" #format_ "_" #type_ "_" #isa_,                                                \
+#define ZS_KERNEL(format_, type_, isa_, family_, doc_) ZS_TILED(format_, type_, isa_, "", family_, doc_)
+#define ZS_TILED(format_, type_, isa_, tile_, family_, doc_)                                   \
+  Kernel{"spmm_" #format_ "_" #type_ "_" #isa_ tile_,                                          \
          Format::format_,                                                                      \
          ValueType::type_,                                                                     \
          Isa::isa_,                                                                            \
@@ -16,6 +17,7 @@ const std::vector<Kernel>& kernels() {
          [](const Source& s) { return pack_##family_(s, Format::format_, ValueType::type_); }, \
          run_##family_},
 #include "kernels.inc"
+#undef ZS_TILED
 #undef ZS_KERNEL
   };
   return table;

@@ -153,7 +153,8 @@ ZS_TEST(kernel_table_is_consistent) {
   for (const Kernel& kernel : kernels()) {
     const std::string name =
         std::string("spmm_") + format_name(kernel.format) + "_" + type_name(kernel.type) + "_" + isa_name(kernel.isa);
-    check(name == kernel.name, std::string(kernel.name) + " is not named by its format, type and isa");
+    const std::string tile = std::string(kernel.name).compare(0, name.size(), name) ? "?" : kernel.name + name.size();
+    check(tile.empty() || tile.rfind("_n", 0) == 0, std::string(kernel.name) + " is not named by its format, type and isa");
     check(find_kernel(kernel.name) == &kernel, std::string(kernel.name) + " stands in the table twice");
     check(kernel.doc && strlen(kernel.doc) > 5, std::string(kernel.name) + " has no doc");
   }

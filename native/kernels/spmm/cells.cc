@@ -2,7 +2,8 @@
 // that the rows of X that a cell needs (64 lanes wide) stay in L1 while its rows run over them, and the block of Y stays
 // in L2. Within a cell rows are sorted by their number of entries (micro.inl says why).
 //
-//   csr      one byte a column index (it is inside the block) and the value
+//   csr      one byte a column index (it is inside the block) and the value; the narrow one, for at most 16 lanes, has blocks
+//            of 512 columns and 16 bits an index
 //   bitmask  one bit a column and the values; for panels the bits are expanded to indices, once for several panels of X
 //   nm       four bits a position in the group (M <= 16; a byte above) and the values
 //
@@ -26,6 +27,7 @@ struct Cell {
 struct CellMatrix : Packed {
   Format format = Format::csr;
   ValueType type = ValueType::f32;
+  bool narrow = false;  // csr for few lanes: wide column blocks, 16 bits an index
   int64_t n = 0, m = 0;  // N:M
   int64_t col_block = 0, col_blocks = 0;
   RowBlocks blocks;
@@ -49,7 +51,7 @@ struct CellMatrix : Packed {
   // Bytes of codes that a row with `count` entries takes in a cell of `width` columns.
   int64_t code_bytes(int64_t count, int64_t width) const {
     if (format == Format::bitmask) return (width + 7) / 8;
-    return nibbles() ? (count + 15) / 16 * 8 : count;
+    return nibbles() ? (count + 15) / 16 * 8 : narrow ? 2 * count : count;
   }
 };
 
@@ -65,10 +67,14 @@ int64_t column_block(double density, int64_t multiple) {
   return block > 0 ? block : multiple;
 }
 
-int64_t row_block(double density, int64_t cols, int64_t most, int64_t rows) {
-  // Some thousands of entries repay loading a block of X; at least as many blocks as threads.
+// Half of L1 holds eight lanes of X.
+int64_t narrow_block() { return std::clamp<int64_t>(cpu().l1d_bytes / 2 / (kLaneUnit * 4), 256, 1024); }
+
+// As many rows as have `repaid` entries, which is what loading a block of X costs little beside; at least as many blocks as
+// threads.
+int64_t row_block(double density, int64_t cols, int64_t most, double repaid, int64_t rows) {
   const double entries = std::max(1.0, density * static_cast<double>(cols));
-  const int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(6144 / entries), 64, most);
+  const int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(repaid / entries), 64, most);
   const int64_t shared = (rows + Pool::get().size() - 1) / Pool::get().size();
   return std::clamp<int64_t>(wanted, 16, std::max<int64_t>(16, shared));
 }
@@ -77,10 +83,10 @@ void plan_blocks(CellMatrix& a, const Source& source, int64_t entries) {
   const double total = static_cast<double>(source.rows) * static_cast<double>(source.cols);
   const double density = total > 0 ? static_cast<double>(entries) / total : 0;
   const int64_t multiple = a.format == Format::bitmask ? 16 : a.format == Format::nm ? a.m : 1;
-  a.col_block = column_block(density, multiple);
+  a.col_block = a.narrow ? narrow_block() : column_block(density, multiple);
   a.col_blocks = (source.cols + a.col_block - 1) / a.col_block;
   const int64_t most = a.format == Format::bitmask ? 256 : 1024;
-  a.blocks = RowBlocks(source.rows, row_block(density, a.col_block, most, source.rows), 1);
+  a.blocks = RowBlocks(source.rows, row_block(density, a.col_block, most, a.narrow ? 32768 : 6144, source.rows), 1);
 }
 
 // Entries of each row in each column block, counted in parallel: [row][column block].
@@ -112,12 +118,12 @@ struct Place {
 // Rows of a block by falling number of entries in a column block, equal ones in order: a counting sort.
 void sort_rows(const CellMatrix& a, const std::vector<uint16_t>& count, int64_t rb, int64_t kb, std::vector<int32_t>& order) {
   const int64_t begin = a.blocks.begin(rb), end = a.blocks.end(rb);
-  int32_t first[258] = {};  // counts are at most 256; those with more entries come first
-  for (int64_t r = begin; r < end; ++r) ++first[256 - count[r * a.col_blocks + kb] + 1];
-  for (int i = 0; i < 257; ++i) first[i + 1] += first[i];
+  std::vector<int32_t> first(a.col_block + 2);  // those with more entries come first
+  for (int64_t r = begin; r < end; ++r) ++first[a.col_block - count[r * a.col_blocks + kb] + 1];
+  for (int64_t i = 0; i <= a.col_block; ++i) first[i + 1] += first[i];
   order.resize(end - begin);
   for (int64_t r = begin; r < end; ++r) {
-    order[first[256 - count[r * a.col_blocks + kb]]++] = static_cast<int32_t>(r - begin);
+    order[first[a.col_block - count[r * a.col_blocks + kb]]++] = static_cast<int32_t>(r - begin);
   }
 }
 
@@ -168,6 +174,11 @@ void store_codes(const CellMatrix& a, uint8_t* code, const int32_t* cols, int32_
     for (int64_t i = 0; i < n; ++i) {
       uint8_t& byte = code[i / 16 * 8 + i % 8];
       byte = static_cast<uint8_t>(byte | (cols[i] - first) % a.m << (i % 16 < 8 ? 0 : 4));
+    }
+  } else if (a.narrow) {
+    for (int64_t i = 0; i < n; ++i) {
+      const uint16_t scaled = static_cast<uint16_t>(8 * (cols[i] - first));
+      memcpy(code + 2 * i, &scaled, 2);
     }
   } else {
     for (int64_t i = 0; i < n; ++i) code[i] = static_cast<uint8_t>(cols[i] - first);
@@ -286,7 +297,8 @@ void run_one_lane(const CellMatrix& a, const Micro& micro, const float* x, float
       memset(y + begin, 0, rows * sizeof(float));
       Expanded expanded(a, pool.scratch(worker, Expanded::floats(a) * sizeof(float)));
       for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
-        micro.cell_one(view_cell(a, micro, rb, kb, expanded), lane + kb * a.col_block, y + begin);
+        const auto cell = a.narrow ? micro.cell_one_narrow : micro.cell_one;
+        cell(view_cell(a, micro, rb, kb, expanded), lane + kb * a.col_block, y + begin);
       }
     }
     const YTile tile = tile_of({y, 0}, e.residual, a.rows, begin, 0, 1);
@@ -296,8 +308,11 @@ void run_one_lane(const CellMatrix& a, const Micro& micro, const float* x, float
 
 }  // namespace
 
-std::unique_ptr<Packed> pack_cells(const Source& source, Format format, ValueType type) {
+namespace {
+
+std::unique_ptr<Packed> pack_matrix(const Source& source, Format format, ValueType type, bool narrow) {
   auto a = std::make_unique<CellMatrix>();
+  a->narrow = narrow;
   a->rows = source.rows;
   a->cols = source.cols;
   a->format = format;
@@ -315,6 +330,16 @@ std::unique_ptr<Packed> pack_cells(const Source& source, Format format, ValueTyp
   return a;
 }
 
+}  // namespace
+
+std::unique_ptr<Packed> pack_cells(const Source& source, Format format, ValueType type) {
+  return pack_matrix(source, format, type, false);
+}
+
+std::unique_ptr<Packed> pack_narrow(const Source& source, Format format, ValueType type) {
+  return pack_matrix(source, format, type, true);
+}
+
 void run_cells(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& e, Pool& pool) {
   const auto& a = static_cast<const CellMatrix&>(packed);
   const Micro& micro = micro_of(a.kernel->isa);
@@ -322,6 +347,7 @@ void run_cells(const Packed& packed, const float* x, int64_t lanes, Output y, co
   const int64_t panels = panel_count(lanes);
   const int64_t group = panels_a_task(panels, a.blocks.count, pool.size(), a.expands() ? 4 : 2);
   const int64_t groups = (panels + group - 1) / group;
+  const auto cell = a.narrow ? micro.cell_narrow : micro.cell;
   // A row-major Y is summed in scratch and copied when it is finished: rows a power of two apart share few sets of the
   // caches, and a tile of Y would not stay there (half the speed at 98 %, 128 lanes, Zen 3).
   const int64_t tile_floats = y.stride ? a.blocks.size * kPanel : 0;
@@ -340,7 +366,7 @@ void run_cells(const Packed& packed, const float* x, int64_t lanes, Output y, co
         const int64_t width = panel_width(lanes, p);
         const float* xs = x + p * kPanel * a.cols + kb * a.col_block * width;
         const YTile tile = tile_at(p, width);
-        micro.cell(view, xs, width, tile.y, tile.ldy, kb == 0);
+        cell(view, xs, width, tile.y, tile.ldy, kb == 0);
       }
     }
     for (int64_t p = p0; p < p1; ++p) {

@@ -10,7 +10,7 @@ struct CellView {
   int64_t rows;
   const uint16_t* row_ids;  // row inside the block
   const uint16_t* counts;   // entries of that row in this cell
-  const uint8_t* indices;   // column inside the block, entry after entry
+  const uint8_t* indices;   // column inside the block, entry after entry: a byte; 16 bits, times eight, for the narrow loops
   const float* values;
 };
 
@@ -20,7 +20,9 @@ constexpr int64_t kSumLanes = 8;
 // `width` and `ldy` floats. `first` overwrites y instead of adding to it.
 struct Micro {
   void (*cell)(const CellView&, const float* x, int64_t width, float* y, int64_t ldy, bool first);
+  void (*cell_narrow)(const CellView&, const float* x, int64_t width, float* y, int64_t ldy, bool first);
   void (*cell_one)(const CellView&, const float* x, float* y);  // one lane; adds to y
+  void (*cell_one_narrow)(const CellView&, const float* x, float* y);
   // One lane, straight from the bitmask: masks[rows][mask_bytes], values in row order; adds to sums[row][kSumLanes], which
   // sum_lanes adds up.
   void (*bits_one)(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64_t mask_bytes, const void* values,
@@ -52,8 +54,12 @@ void run_scalar(const Packed& packed, const float* x, int64_t lanes, Output y, c
 
 // csr, bitmask and nm: cells (cells.cc). dense and bsr: quads of rows (quads.cc).
 std::unique_ptr<Packed> pack_cells(const Source& source, Format format, ValueType type);
+std::unique_ptr<Packed> pack_narrow(const Source& source, Format format, ValueType type);  // csr in float32
 void run_cells(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
 std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueType type);
+static inline void run_narrow(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& e, Pool& pool) {
+  run_cells(packed, x, lanes, y, e, pool);
+}
 void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
 
 }  // namespace zs

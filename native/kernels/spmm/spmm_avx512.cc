@@ -3,8 +3,8 @@
 
 namespace zs {
 
-extern const Micro micro_avx512 = {cell,     cell_one,    bits_one,       sum_lanes, quad,
-                                   quad_one, expand_bits, expand_nibbles, widen,     finish};
+extern const Micro micro_avx512 = {cell, cell_narrow, cell_one,    cell_one_narrow, bits_one, sum_lanes,
+                                   quad, quad_one,    expand_bits, expand_nibbles,  widen,    finish};
 
 }  // namespace zs
 #endif

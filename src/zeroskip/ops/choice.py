@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import sys
 import time
@@ -23,6 +24,8 @@ HOPELESS = 4.0
 # Two sparse kernels closer than this are equally fast; the smaller one is taken.
 TIE = 1.03
 _MIN_ROUNDS, _MAX_ROUNDS = 3, 101
+# The last part of a kernel's name where it is made for few columns of x.
+_TILE = re.compile(r"_n(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,14 @@ def hopeless(kernels: Sequence[Kernel], a: SparseMatrix, n: int) -> dict[str, st
     """Names of sparse candidates that the cost model rules out, with the reason. Dense ones always stay."""
     costs = {kernel.name: estimate(kernel, a, n) for kernel in kernels}
     best = min(costs.values(), default=0.0)
-    return {
-        kernel.name: f"estimated at {costs[kernel.name] / best:.1f}x the cost of the best candidate"
-        for kernel in kernels
-        if kernel.format != "dense" and costs[kernel.name] > HOPELESS * best
-    }
+    reasons = {}
+    for kernel in kernels:
+        tile = _TILE.search(kernel.name)
+        if tile and not 1 < n <= int(tile[1]):
+            reasons[kernel.name] = f"made for 2 to {tile[1]} columns"
+        elif kernel.format != "dense" and costs[kernel.name] > HOPELESS * best:
+            reasons[kernel.name] = f"estimated at {costs[kernel.name] / best:.1f}x the cost of the best candidate"
+    return reasons
 
 
 def measure(
