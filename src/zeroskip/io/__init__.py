@@ -1,7 +1,8 @@
 """The saved model on disk: read with suspicion, written whole or not at all."""
 
+from ..formats import DenseMatrix
 from .folder import MANIFEST, is_saved_model, write_folder
-from .matrices import DENSE, DenseMatrix, Matrix, StoredMatrix, encode, smallest_format
+from .matrices import DENSE, Matrix, StoredMatrix, encode, smallest_format
 from .saved import TOKENIZER, VERSION, WEIGHTS, Manifest, SavedModel, open_saved, save
 from .tensors import TensorFile, write_tensors
 

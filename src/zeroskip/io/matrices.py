@@ -11,49 +11,29 @@ import numpy.typing as npt
 
 from .. import formats
 from .._errors import DamagedFile, ZeroskipError
-from ..formats import BSR, CSR, DTYPES, NM, Bitmask, SparseMatrix, storage_dtype, to_bits, to_float32
+from ..formats import (
+    BSR,
+    CSR,
+    DTYPES,
+    INTEGERS,
+    NM,
+    Bitmask,
+    DenseMatrix,
+    Scales,
+    SparseMatrix,
+    pack_nibbles,
+    storage_dtype,
+    to_bits,
+    unpack_nibbles,
+)
 from .tensors import TensorFile
 
 Array = npt.NDArray[Any]
 
-DENSE = "dense"
-_CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-
-
-@dataclass(frozen=True, eq=False)
-class DenseMatrix:
-    """A weight matrix that is stored whole.
-
-    Args:
-        data: (M, K) in the array form of `dtype`.
-        dtype: Value type.
-    """
-
-    data: Array
-    dtype: str
-    name = DENSE
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.data.shape[0], self.data.shape[1]
-
-    @property
-    def nbytes(self) -> int:
-        return self.data.nbytes
-
-    @property
-    def params(self) -> dict[str, Any]:
-        return {}
-
-    @property
-    def sparsity(self) -> float:
-        """Share of zeros; they are stored all the same."""
-        zeros = self.data.size - int(np.count_nonzero(formats.to_float32(self.data, self.dtype)))
-        return zeros / max(1, self.data.size)
-
-    def to_dense(self) -> npt.NDArray[np.float32]:
-        return to_float32(self.data, self.dtype)
-
+DENSE = DenseMatrix.name
+# The type of the values in a file. Two int4 codes share a byte.
+_CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int8": "I8", "int4": "U8"}
+_FLOATING = tuple(_CODES[dtype] for dtype in formats.FLOATS)
 
 Matrix = SparseMatrix | DenseMatrix
 
@@ -64,6 +44,8 @@ class StoredMatrix:
 
     Args:
         tied: The dense tensor of the file that the matrix is, where it has no tensor of its own.
+        group: Columns that one scale covers, for int8 and int4; None for other value types.
+        symmetric: Whether such a matrix has no zero points.
     """
 
     shape: tuple[int, int]
@@ -71,9 +53,18 @@ class StoredMatrix:
     dtype: str
     params: Mapping[str, Any]
     tied: str | None = None
+    group: int | None = None
+    symmetric: bool = True
 
     def as_json(self) -> dict[str, Any]:
-        found = {"shape": list(self.shape), "format": self.format, "dtype": self.dtype, "params": dict(self.params)}
+        found: dict[str, Any] = {
+            "shape": list(self.shape),
+            "format": self.format,
+            "dtype": self.dtype,
+            "params": dict(self.params),
+        }
+        if self.group is not None:
+            found |= {"group": self.group, "symmetric": self.symmetric}
         return found if self.tied is None else {**found, "tied": self.tied}
 
 
@@ -83,7 +74,9 @@ def describe(matrix: Matrix, tensors: Mapping[str, Array]) -> StoredMatrix:
     if isinstance(matrix, DenseMatrix):
         place = (matrix.data.ctypes.data, matrix.shape, matrix.data.dtype)
         tied = next((name for name, array in tensors.items() if _place(array) == place), None)
-    return StoredMatrix(matrix.shape, matrix.name, matrix.dtype, matrix.params, tied)
+    scales = matrix.scales
+    group, symmetric = (None, True) if scales is None else (scales.group, scales.symmetric)
+    return StoredMatrix(matrix.shape, matrix.name, matrix.dtype, matrix.params, tied, group, symmetric)
 
 
 def _place(array: Array) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
@@ -113,9 +106,12 @@ def smallest_format(shape: tuple[int, int], nnz: int, dtype: str) -> str:
 
 def tensors_of(name: str, matrix: Matrix) -> dict[str, Array]:
     """The arrays of a matrix under the names that the file gives them."""
-    if isinstance(matrix, DenseMatrix):
+    if isinstance(matrix, DenseMatrix) and matrix.scales is None:
         return {name: matrix.data}
-    return {f"{name}::{key}": array for key, array in matrix.arrays().items()}
+    found = {f"{name}::{key}": array for key, array in matrix.arrays().items()}
+    if matrix.dtype == "int4":
+        found[f"{name}::data"] = pack_nibbles(matrix.data)
+    return found
 
 
 def bfloat16_names(name: str, matrix: Matrix) -> set[str]:
@@ -126,28 +122,69 @@ def bfloat16_names(name: str, matrix: Matrix) -> set[str]:
 
 
 def read_matrix(file: TensorFile, name: str, stored: StoredMatrix) -> Matrix:
-    """A matrix over the mapped arrays of a file, every rule of its layout checked.
+    """A matrix over the mapped arrays of a file, every rule of its layout checked; int4 codes are unpacked.
 
     Raises:
         DamagedFile: If arrays are missing, of another type or size than zeroskip.json says, or break the layout.
     """
     where = f"load: {file.path}: matrix {name!r}"
-    if stored.format == DENSE:
-        held = name if stored.tied is None else stored.tied
-        data = file.array(held)
-        _check_code(where, file, held, stored.dtype)
-        if data.shape != stored.shape:
-            raise DamagedFile(f"{where} has shape {data.shape}, zeroskip.json says {stored.shape}; save it again.")
-        return DenseMatrix(data, stored.dtype)
-    if stored.format not in _FORMATS:
+    if stored.format != DENSE and stored.format not in _FORMATS:
         raise DamagedFile(f"{where} has format {stored.format!r}, which is not one of {_names()}; update zeroskip.")
+    quantised = stored.dtype in INTEGERS
+    if quantised != (stored.group is not None) or (quantised and stored.tied is not None):
+        raise DamagedFile(
+            f"{where} is {stored.dtype} with group {stored.group} and tied {stored.tied}, 8 and 4 bits have a "
+            "group and tensors of their own, other values no group; save the model again."
+        )
+    read = _read_dense if stored.format == DENSE else _read_sparse
+    try:
+        return read(where, file, name, stored)
+    except DamagedFile:
+        raise
+    except (ZeroskipError, TypeError, ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
+        raise DamagedFile(f"{where} breaks its layout ({error}).") from error
+
+
+def _read_dense(where: str, file: TensorFile, name: str, stored: StoredMatrix) -> DenseMatrix:
+    held = name if stored.tied is None else stored.tied
+    if stored.dtype in INTEGERS:
+        held = f"{name}::data"
+    _check_code(where, file, held, stored.dtype)
+    data = file.array(held)
+    if stored.dtype == "int4":
+        data = unpack_nibbles(data, stored.shape)
+    if data.shape != stored.shape:
+        raise DamagedFile(f"{where} has shape {data.shape}, zeroskip.json says {stored.shape}; save it again.")
+    scales = None
+    if stored.group is not None:
+        found = _scale_arrays(where, file, name, stored)
+        scales = Scales(found["scales"], stored.group, found.get("zeros"))
+    return DenseMatrix(data, stored.dtype, scales)
+
+
+def _read_sparse(where: str, file: TensorFile, name: str, stored: StoredMatrix) -> SparseMatrix:
     cls = _FORMATS[stored.format]
     arrays = {key: file.array(f"{name}::{key}") for key in cls.array_names}
     _check_code(where, file, f"{name}::data", stored.dtype)
-    try:
+    if stored.group is None:
         return cls.from_arrays(stored.shape, stored.dtype, arrays, stored.params)
-    except (ZeroskipError, TypeError, ValueError, IndexError, OverflowError, MemoryError) as error:
-        raise DamagedFile(f"{where} breaks its layout ({error}).") from error
+    if stored.dtype == "int4":
+        arrays["data"] = unpack_nibbles(arrays["data"], cls.data_shape(stored.shape, arrays, stored.params))
+    arrays |= _scale_arrays(where, file, name, stored)
+    return cls.from_arrays(stored.shape, stored.dtype, arrays, stored.params, group=stored.group)
+
+
+def _scale_arrays(where: str, file: TensorFile, name: str, stored: StoredMatrix) -> dict[str, Array]:
+    """The scales, and the zero points where zeroskip.json says that there are some: their types checked."""
+    codes = {"scales": "F16"} if stored.symmetric else {"scales": "F16", "zeros": "I8"}
+    for key, code in codes.items():
+        if file.code(f"{name}::{key}") != code:
+            raise DamagedFile(
+                f"{where} has {file.code(f'{name}::{key}')} {key}, they are {code}; save the model again."
+            )
+    if stored.symmetric and f"{name}::zeros" in file:
+        raise DamagedFile(f"{where} has zeros but zeroskip.json says that it is symmetric; save the model again.")
+    return {key: file.array(f"{name}::{key}") for key in codes}
 
 
 _FORMATS: dict[str, type[SparseMatrix]] = {cls.name: cls for cls in (Bitmask, CSR, NM, BSR)}
@@ -167,8 +204,8 @@ def _check_code(where: str, file: TensorFile, tensor: str, dtype: str) -> None:
 
 def dense_tensor(file: TensorFile, name: str) -> Array:
     """A floating tensor of the file, mapped: float32, float16, or bfloat16 as uint16."""
-    if file.code(name) not in _CODES.values():
+    if file.code(name) not in _FLOATING:
         raise DamagedFile(
-            f"load: {file.path}: tensor {name!r} is {file.code(name)}, it must be one of {', '.join(_CODES.values())}."
+            f"load: {file.path}: tensor {name!r} is {file.code(name)}, it must be one of {', '.join(_FLOATING)}."
         )
     return file.array(name)

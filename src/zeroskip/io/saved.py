@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from .. import __version__
 from .._errors import DamagedFile, InvalidArgument
-from ..formats import DTYPES
+from ..formats import DTYPES, GROUPS, INTEGERS
 from .fields import Fields, read_fields
 from .folder import MANIFEST, is_saved_model, write_folder
 from .matrices import Matrix, StoredMatrix, bfloat16_names, dense_tensor, describe, read_matrix, tensors_of
@@ -198,7 +198,13 @@ def _stored_of(fields: Fields) -> StoredMatrix:
     params = {key: _param(fields, value) for key, value in fields.child("params").items()}
     dtype = fields.choice("dtype", DTYPES)
     format = fields.text("format", limit=100)
-    return StoredMatrix((shape[0], shape[1]), format, dtype, params, fields.optional_text("tied"))
+    stored = StoredMatrix((shape[0], shape[1]), format, dtype, params, fields.optional_text("tied"))
+    if dtype not in INTEGERS:
+        return stored
+    group = fields.integer("group", high=max(GROUPS))
+    if group not in GROUPS:
+        raise fields.wrong("group", f"one of {', '.join(map(str, GROUPS))}")
+    return replace(stored, group=group, symmetric=fields.flag("symmetric"))
 
 
 def _param(fields: Fields, value: Any) -> Any:
