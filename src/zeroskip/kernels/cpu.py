@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..formats import BSR, CSR, NM, Bitmask, SparseMatrix
+from ..formats import BSR, CSR, INTEGERS, NM, Bitmask, SparseMatrix
 from ..formats._dtypes import Array
 from ._base import Float32, registry
 
@@ -71,7 +71,8 @@ class NativeKernel:
         return None
 
     def prepare(self, a: SparseMatrix) -> NativePrepared:
-        arrays, dtype, params = _SOURCES[self.format](a)
+        source = a if a.scales is None or self.dtype in INTEGERS else a.astype("float32")
+        arrays, dtype, params = _SOURCES[self.format](source)
         packed = _native.pack(self.name, a.shape[0], a.shape[1], self.format, arrays, dtype, params)
         return NativePrepared(a.shape, packed)
 

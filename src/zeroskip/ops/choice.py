@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..formats import BSR, SparseMatrix
+from ..formats import BSR, SparseMatrix, value_bytes
 from ..kernels import Kernel, Prepared, registry
 from ..kernels._base import Float32
 
@@ -43,7 +43,8 @@ def candidates(a: SparseMatrix, n: int) -> list[Kernel]:
     """The kernels that "auto" weighs for `a`: native ones of the best instruction set, and dense ones.
 
     Values are never narrowed: sparse kernels of the matrix's own dtype, float32 ones only where there is none, and
-    dense ones of either. torch counts only where the program has imported it already.
+    dense ones of either. A float32 kernel takes a quantised matrix dequantised. torch counts only where the program has
+    imported it already.
     """
     usable = [kernel for kernel in registry if kernel.why_not() is None and kernel.rejects(a, n) is None]
     native = _best_isa([kernel for kernel in usable if kernel.origin == "native"])
@@ -78,7 +79,6 @@ def estimate(kernel: Kernel, a: SparseMatrix, n: int) -> float:
     dense product, and a byte costs 3 multiplications: 16 GB/s beside 50 billion multiplications a second.
     """
     elems = a.shape[0] * a.shape[1]
-    value_bytes = 4 if kernel.dtype == "float32" else 2
     stored = a.nnz if kernel.format != "dense" else elems
     efficiency = {"dense": 1.0, "bsr": 0.8, "nm": 0.7}.get(kernel.format, 0.5)
     pattern_bytes = {
@@ -87,7 +87,7 @@ def estimate(kernel: Kernel, a: SparseMatrix, n: int) -> float:
         "nm": 1.0 * stored,
         "bsr": 4.0 * stored / (a.block[0] * a.block[1]) if isinstance(a, BSR) else 0.0,
     }.get(kernel.format, 0.0)
-    return max(stored * n / efficiency, 3.0 * (stored * value_bytes + pattern_bytes))
+    return max(stored * n / efficiency, 3.0 * (value_bytes(stored, kernel.dtype) + pattern_bytes))
 
 
 def hopeless(kernels: Sequence[Kernel], a: SparseMatrix, n: int) -> dict[str, str]:

@@ -170,6 +170,8 @@ def _measured_plan(op: str, a: SparseMatrix, n: int, budget_s: float, flush_byte
     ]
     measured += [Measured(name, None, None, None, why) for name, why in dropped.items()]
     winner, reason = decide(measured, {kernel.name: kernel.format for kernel in found})
+    if a.scales is not None and all(kernel.dtype != a.dtype for kernel in found):
+        reason += f"; no kernel here takes {a.dtype} values, they run dequantised to float32"
     return _plan(op, packed[winner], reason, tuple(measured))
 
 

@@ -25,8 +25,8 @@ Codes = npt.NDArray[np.int8]
 M = TypeVar("M", bound="SparseMatrix | DenseMatrix")
 
 # Shares of a group's range that `search` tries. Random normal weights, symmetric int4: the squared error fell to 0.80,
-# 0.75 and 0.53 of that without search (groups of 32, of 128, rows of 2048), by ratios of 0.75 to 1, 0.7 to 0.95 and 0.55
-# to 0.75; heavy tails (Student's t, 3 degrees) took rows down to 0.4. int8 gained nothing: its steps are fine enough.
+# 0.75 and 0.53 of that without search (groups of 32, of 128, rows of 2048), with ratios of 0.75 to 1, 0.7 to 0.95 and
+# 0.55 to 0.75; heavy tails (Student's t, 3 degrees) took rows down to 0.4. int8 gained nothing: its steps are small.
 RATIOS = tuple(1.0 - 0.05 * step for step in range(1, 13))
 _SLAB_ELEMS = 1 << 22
 _LARGEST = float(np.finfo(np.float16).max)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .._errors import DamagedFile, FormatError, KernelUnavailable
-from ..formats import BSR, CSR, NM, Bitmask, SparseMatrix
+from ..formats import BSR, CSR, INTEGERS, NM, Bitmask, SparseMatrix
 from ..io import DENSE, DenseMatrix, Matrix
 from ..kernels import Kernel, Prepared, registry
 
@@ -55,6 +55,8 @@ def pack(kernel: str, matrix: Matrix) -> Packed:
         raise KernelUnavailable(
             f"compile: kernel {kernel!r} is no native kernel; choose one of: {', '.join(_names())}."
         )
+    if matrix.scales is not None and registry.get(kernel).dtype not in INTEGERS:
+        matrix = matrix.astype("float32")
     kind, arrays, dtype, params = source_of(matrix)
     rows, columns = matrix.shape
     try:
