@@ -52,16 +52,25 @@ static inline uint16_t float_to_f16(float f) {
   return static_cast<uint16_t>(sign | ((magnitude - 0x38000000u + 0xfffu + odd) >> 13));
 }
 
+// Without the instruction, which the oldest x86-64 lacks, the compiler's own would be a call into its library.
+static inline int64_t count_word(uint64_t word) {
+  word -= word >> 1 & 0x5555555555555555u;
+  word = (word & 0x3333333333333333u) + (word >> 2 & 0x3333333333333333u);
+  word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0fu;
+  return static_cast<int64_t>(word * 0x0101010101010101u >> 56);
+}
+
 // The set bits of `bytes` bytes.
 static inline int64_t count_bits(const uint8_t* bits, int64_t bytes) {
   int64_t count = 0, b = 0;
   for (; b + 8 <= bytes; b += 8) {
     uint64_t word;
     memcpy(&word, bits + b, 8);
-    count += __builtin_popcountll(word);
+    count += count_word(word);
   }
-  for (; b < bytes; ++b) count += __builtin_popcount(bits[b]);
-  return count;
+  uint64_t rest = 0;
+  for (; b < bytes; ++b) rest = rest << 8 | bits[b];
+  return count + count_word(rest);
 }
 
 }  // namespace zs

@@ -104,4 +104,16 @@ ZS_TEST(numeric_rounding_boundaries) {
   check(float_to_bf16(INFINITY) == 0x7f80, "bf16: infinity is lost");
 }
 
+ZS_TEST(numeric_count_bits) {
+  Random random(3);
+  std::vector<uint8_t> bits(100);
+  for (int64_t bytes = 0; bytes <= 90; ++bytes) {
+    for (uint8_t& byte : bits) byte = bytes % 3 ? static_cast<uint8_t>(random.below(256)) : 255;
+    const uint8_t* at = bits.data() + bytes % 9;
+    int64_t want = 0;
+    for (int64_t b = 0; b < 8 * bytes; ++b) want += at[b / 8] >> (b % 8) & 1;
+    check(count_bits(at, bytes) == want, "the bits of " + std::to_string(bytes) + " bytes are counted wrongly");
+  }
+}
+
 }  // namespace zs::test

@@ -50,7 +50,27 @@ void list_columns(QuadMatrix& a, const Source& s) {
   a.starts.push_back(static_cast<int64_t>(a.indices.size()));
 }
 
+// A dense matrix in its own type, quad by quad: values move without being read.
+template <class T> void interleave(QuadMatrix& a, const T* data) {
+  T* out = reinterpret_cast<T*>(a.values.data());
+  Pool::get().parallel(a.quads, [&](int64_t q, int) {
+    const int64_t rows = std::min<int64_t>(4, a.rows - 4 * q);
+    T* quad = out + 4 * q * a.cols;
+    const T* row = data + 4 * q * a.cols;
+    for (int64_t c = 0; rows == 4 && c < a.cols; ++c) {
+      for (int64_t r = 0; r < 4; ++r) quad[4 * c + r] = row[r * a.cols + c];
+    }
+    for (int64_t c = 0; rows < 4 && c < a.cols; ++c) {
+      for (int64_t r = 0; r < 4; ++r) quad[4 * c + r] = r < rows ? row[r * a.cols + c] : T{0};
+    }
+  });
+}
+
 void fill(QuadMatrix& a, const Source& source) {
+  if (source.format == Format::dense && source.type == a.type) {
+    if (a.type == ValueType::f32) return interleave(a, static_cast<const float*>(source.data));
+    return interleave(a, static_cast<const uint16_t*>(source.data));
+  }
   const RowReader reader(source);
   memset(a.values.data(), 0, a.values.bytes());
   Pool::get().parallel(a.quads, [&](int64_t q, int) {

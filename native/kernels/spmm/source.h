@@ -20,6 +20,24 @@ static inline float value_at(const void* data, ValueType type, int64_t i) {
   return 0;
 }
 
+// The set bits of every byte, ascending, and how many there are.
+struct BitTable {
+  int32_t at[256][8] = {};
+  uint8_t count[256] = {};
+};
+
+constexpr BitTable make_bit_table() {
+  BitTable table;
+  for (int byte = 0; byte < 256; ++byte) {
+    for (int bit = 0; bit < 8; ++bit) {
+      if (byte >> bit & 1) table.at[byte][table.count[byte]++] = bit;
+    }
+  }
+  return table;
+}
+
+static constexpr BitTable kBits = make_bit_table();
+
 // n values from entry `first` on, as float32.
 static inline void values_at(const void* data, ValueType type, int64_t first, int64_t n, float* out) {
   const uint16_t* half = static_cast<const uint16_t*>(data) + first;
@@ -70,7 +88,7 @@ class RowReader {
     return -1;
   }
 
-  // Fills cols with the columns of the row's entries and returns how many there are.
+  // Fills cols with the columns of the row's entries, then maybe more, and returns how many there are.
   int64_t columns(int64_t row, std::vector<int32_t>& cols) const {
     const int64_t n = count(row);
     cols.resize(n);
@@ -80,10 +98,12 @@ class RowReader {
       case Format::bitmask: {
         const int64_t bytes = (s_.cols + 7) / 8;
         const uint8_t* bits = s_.bits + row * bytes;
+        cols.resize(n + 8);  // each byte writes eight; a loop over its bits, mispredicted every time, took half of all packing
         for (int64_t b = 0; b < bytes; ++b) {
-          for (unsigned left = bits[b]; left; left &= left - 1) {
-            cols[at++] = static_cast<int32_t>(8 * b + __builtin_ctz(left));
-          }
+          const uint8_t byte = bits[b];
+          int32_t* out = cols.data() + at;
+          for (int j = 0; j < 8; ++j) out[j] = static_cast<int32_t>(8 * b) + kBits.at[byte][j];
+          at += kBits.count[byte];
         }
         break;
       }
