@@ -2,7 +2,7 @@
 
 from .bounds import Bound, assert_close, assert_within_bound, bound
 from .cases import CASES, Case
-from .inputs import guarded, random_dense, random_matrix, random_nm
+from .inputs import guarded, random_dense, random_matrix, random_nm, with_values
 
 __all__ = [
     "CASES",
@@ -15,4 +15,5 @@ __all__ = [
     "random_dense",
     "random_matrix",
     "random_nm",
+    "with_values",
 ]

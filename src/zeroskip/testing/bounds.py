@@ -15,6 +15,37 @@ float32 adds its own error. gelu is x/2 (1 + erf(x/sqrt 2)): with erf within 4 u
 rounding its argument t and at most 2 u from the sum, the bracket is off by at most 7 u, the result by 7/2 u |x|, and
 two products add 2 u |f|. The tanh form and silu (x times a sigmoid) go the same way with argument errors of up to 4 u.
 All stay below 8 u |x|, the allowance here; tanh itself is allowed 8 u |f|, relu nothing.
+
+**Quantised weights** (int8, int4) are A's own dequantised values, which float32 holds exactly. A kernel may scale each
+value, or a group's sum of products with codes, which is one rounding more: t + 1 terms.
+
+**Integer kernels** (`x_dtype="int8"`) round x as well, each column (each token) by itself: m = max|x|, sx = m / 127 and
+the code q = rint(x / sx). Products of codes, less the zero point, are summed exactly in int32 within a scale group; the
+sums are scaled by the group's scale and by sx and added up in float32.
+
+Rounding x: sx is off by a factor 1 + d, |d| <= u. The quotient y = 127 x / m, |y| <= 127, goes through at most three
+roundings (sx, its inverse, the product): |y' - y| <= 3 u 127 = 381 u, and |q - y'| <= 1/2. Then q sx is off from x by
+
+    |q sx - x| <= |q - y| m/127 + |q| u m/127 <= m/127 (1/2 + 381 u + 127 u),
+
+and C, to first order, by that times the row sum of |A|. Here 640 u stand for 508 u and the higher orders. Where sx
+would be subnormal (m < 2^-119) a kernel may take the column as zero, which is off by at most m.
+
+Summing: the G groups, and a bias, are t terms. Each is an exact integer that is rounded to float32, multiplied by two
+scales and meets at most t - 1 additions: t + 2 roundings, of terms of |A| |q sx| together. To first order, all in all,
+
+    |C - C64| <= e |A| 1 + (t + 3) u (|A| |x| + e |A| 1 + |bias|) + u_out |C64|,     e = m/127 (1/2 + 640 u).
+
+A scale times sx below 2^-126 may be off by 2^-150, which the integer, at most 127 * 254 an entry, multiplies.
+
+That is what a caller is promised. It is also so wide that a lost product hides in it, so with `rounded_x` the result is
+compared with the product of the rounded x. y' and y round to different codes only where y lies within 4 u |y| of the
+middle of two (3 u, and the higher orders); such elements may be off by a whole sx. What is left is the sum, and one
+more rounding for sx:
+
+    |C - A (q sx)| <= sx sum of |A| over such elements + (t + 4) u (|A| |q sx| + |bias|) + u_out |C|.
+
+A column of x with a NaN or an infinity has no scale: all its results are NaN, also those of empty rows.
 """
 
 from __future__ import annotations
@@ -25,6 +56,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._errors import InvalidArgument
 from ..formats import UNIT_ROUNDOFF, SparseMatrix, to_numpy
 from ..ops import reference
 
@@ -33,6 +65,8 @@ Float64 = npt.NDArray[np.float64]
 LIPSCHITZ = {None: 1.0, "relu": 1.0, "tanh": 1.0, "gelu": 1.1290, "gelu_tanh": 1.1300, "silu": 1.0999}
 EVALUATION = 8.0
 _HALF_SUBNORMAL = 2.0**-150
+_TINY = 2.0**-119
+_CODE_PRODUCT = 127 * 254
 
 
 @dataclass(frozen=True)
@@ -59,6 +93,8 @@ def bound(
     activation: str | None = None,
     out_dtype: str = "float32",
     acc_dtype: str = "float32",
+    x_dtype: str = "float32",
+    rounded_x: bool = False,
 ) -> Bound:
     """The result of activation(A @ x + bias) and the error that is allowed in each element.
 
@@ -69,23 +105,68 @@ def bound(
         activation: As in `ops.spmm`.
         out_dtype: Value type of the result.
         acc_dtype: Value type of the sums.
+        x_dtype: float32, or int8 for a kernel that rounds x to int8 codes, a scale for each column.
+        rounded_x: With int8, compare with the product of the rounded x: finds errors that the rounding of x hides.
     """
-    product = reference.stored_product(a, x)
-    magnitude = reference.stored_product(a, x, absolute=True)
-    terms = np.bincount(a.entries().rows, minlength=a.shape[0]).astype(np.float64)[:, None]
-    if bias is not None:
-        column = np.asarray(bias, dtype=np.float64)[:, None]
-        product, magnitude, terms = product + column, magnitude + np.abs(column), terms + 1
+    if x_dtype not in ("float32", "int8") or (x_dtype == "int8" and a.scales is None):
+        raise InvalidArgument(
+            f"bound: x_dtype is {x_dtype!r} and a is {a.dtype}, x is float32 or, where a is int8 or int4, int8; "
+            "choose one of these."
+        )
+    column = None if bias is None else np.asarray(bias, dtype=np.float64)[:, None]
     u_acc = UNIT_ROUNDOFF[acc_dtype]
+    product, error = _integer_sum(a, x, column, u_acc, rounded_x) if x_dtype == "int8" else _sum(a, x, column, u_acc)
     expected = reference.activate(product, activation)
     with np.errstate(invalid="ignore"):
-        allowed = (terms + 1) * (u_acc * magnitude + _HALF_SUBNORMAL) * LIPSCHITZ[activation]
+        allowed = error * LIPSCHITZ[activation]
         if activation in ("gelu", "gelu_tanh", "silu"):
             allowed += EVALUATION * u_acc * np.abs(product)
         elif activation == "tanh":
             allowed += EVALUATION * u_acc * np.abs(expected)
         allowed += UNIT_ROUNDOFF[out_dtype] * np.abs(expected)
     return Bound(product, expected, allowed)
+
+
+def _sum(a: SparseMatrix, x: Any, bias: Float64 | None, u: float) -> tuple[Float64, Float64]:
+    """A @ x + bias in float64, and the error of a kernel that multiplies by x as it is."""
+    product = reference.stored_product(a, x)
+    magnitude = reference.stored_product(a, x, absolute=True)
+    terms = _entries_a_row(a) + (0 if a.scales is None else 1)
+    if bias is not None:
+        product, magnitude, terms = product + bias, magnitude + np.abs(bias), terms + 1
+    with np.errstate(invalid="ignore"):
+        return product, (terms + 1) * (u * magnitude + _HALF_SUBNORMAL)
+
+
+def _integer_sum(a: SparseMatrix, x: Any, bias: Float64 | None, u: float, rounded_x: bool) -> tuple[Float64, Float64]:
+    """A @ x + bias in float64, and the error of a kernel that rounds x to int8."""
+    assert a.scales is not None
+    given = np.asarray(x, dtype=np.float64)
+    largest = np.abs(given).max(axis=0)
+    usable = np.isfinite(largest)
+    given, largest = np.where(usable, given, 0.0), np.where(usable, largest, 0.0)
+    step = largest / 127.0
+    if rounded_x:
+        quotient = np.divide(given, step, out=np.zeros_like(given), where=step > 0)
+        codes = np.rint(quotient)
+        unsure = np.abs(np.abs(quotient - np.trunc(quotient)) - 0.5) <= 4.0 * u * np.abs(quotient)
+        source, off, more = codes * step, np.where(largest < _TINY, np.abs(given), unsure * step), 4
+    else:
+        share = np.where(largest < _TINY, largest, step * (0.5 + 640.0 * u))
+        source, off, more = given, np.broadcast_to(share, given.shape), 3
+    product = reference.stored_product(a, source)
+    error = reference.stored_product(a, off, absolute=True)
+    magnitude = reference.stored_product(a, source, absolute=True) + error
+    terms = a.scales.values.shape[1]
+    if bias is not None:
+        product, magnitude, terms = product + bias, magnitude + np.abs(bias), terms + 1
+    product[:, ~usable] = np.nan
+    subnormal = _HALF_SUBNORMAL * (_CODE_PRODUCT * _entries_a_row(a) + terms + more)
+    return product, error + (terms + more) * u * magnitude + subnormal
+
+
+def _entries_a_row(a: SparseMatrix) -> Float64:
+    return np.bincount(a.entries().rows, minlength=a.shape[0]).astype(np.float64)[:, None]
 
 
 def assert_within_bound(
@@ -96,8 +177,7 @@ def assert_within_bound(
     bias: Any = None,
     activation: str | None = None,
     transposed: bool = False,
-    out_dtype: str = "float32",
-    acc_dtype: str = "float32",
+    **settings: Any,
 ) -> None:
     """Assert that `c` is activation(A @ x + bias) within the bound; NaN and infinities in x as `assert_close` has them.
 
@@ -108,14 +188,13 @@ def assert_within_bound(
         bias: As in `bound`.
         activation: As in `bound`.
         transposed: Whether vectors lie in rows of c and x.
-        out_dtype: As in `bound`.
-        acc_dtype: As in `bound`.
+        settings: `out_dtype`, `acc_dtype`, `x_dtype` and `rounded_x` of `bound`.
     """
     found = to_numpy("assert_within_bound", "c", c)
     dense = to_numpy("assert_within_bound", "x", x)
     if transposed:
         found, dense = found.T, dense.T
-    limits = bound(a, dense, bias=bias, activation=activation, out_dtype=out_dtype, acc_dtype=acc_dtype)
+    limits = bound(a, dense, bias=bias, activation=activation, **settings)
     assert_close(found, limits, activation)
 
 

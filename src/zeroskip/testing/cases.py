@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..formats import BSR, CSR, SparseMatrix
-from .inputs import random_dense, random_matrix
+from .inputs import random_dense, random_matrix, with_values
 
 Float32 = npt.NDArray[np.float32]
 
@@ -34,25 +34,34 @@ class Case:
     special_x: bool = False
     max_n: int | None = None
 
-    def matrix(self, format: str, dtype: str = "float32") -> SparseMatrix:
+    def matrix(self, format: str, dtype: str = "float32", *, group: int = 0, symmetric: bool = True) -> SparseMatrix:
         """The case for a kernel that multiplies from `format`.
 
         CSR, unless the kernel takes nothing but a pattern: BSR keeps whole blocks where the case has entries, N:M has
         its own random pattern; both are rounded up to sizes that their pattern divides.
+
+        Args:
+            format: The kernel's format.
+            dtype: Value type.
+            group: As in `quantize`, for int8 and int4.
+            symmetric: As in `quantize`.
         """
+        return with_values(self._floats(format), dtype, group=group, symmetric=symmetric)
+
+    def _floats(self, format: str) -> SparseMatrix:
         dense = self.dense()
         if format == "bsr":
-            return _blocks(dense, (16, 1) if dense.shape[0] % 2 else (4, 4)).astype(dtype)
+            return _blocks(dense, (16, 1) if dense.shape[0] % 2 else (4, 4))
         if format == "nm":
             n, m = (2, 4) if dense.shape[0] % 2 else (8, 16)
             shape = (dense.shape[0], -(-dense.shape[1] // m) * m)
-            return random_matrix(shape, 0.5, seed=shape[1], format="nm", n=n, m=m, dtype=dtype)
+            return random_matrix(shape, 0.5, seed=shape[1], format="nm", n=n, m=m)
         csr = CSR.from_dense(dense)
         indices = csr.indices if self.index_dtype is None else csr.indices.astype(self.index_dtype)
         data = csr.data.copy()
         if self.stored_zeros:
             data[::3] = 0.0
-        return CSR(csr.shape, csr.indptr, indices, data).astype(dtype)
+        return CSR(csr.shape, csr.indptr, indices, data)
 
     def x(self, columns: int, n: int) -> Float32:
         """The right-hand side (columns, n): standard normal, and NaN and infinities here and there if `special_x`."""

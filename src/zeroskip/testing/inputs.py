@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..formats import CSR, SparseMatrix, registry
+from ..formats import CSR, INTEGERS, SparseMatrix, registry
+from ..quantize import quantize
 
 Float32 = npt.NDArray[np.float32]
 
@@ -38,9 +39,16 @@ def random_matrix(
     *,
     format: str = "csr",
     dtype: str = "float32",
+    group: int = 0,
+    symmetric: bool = True,
     **params: Any,
 ) -> SparseMatrix:
-    """A random matrix in any format. Blocks are kept or left whole; for N:M the pattern itself decides the sparsity."""
+    """A random matrix in any format. Blocks are kept or left whole; for N:M the pattern itself decides the sparsity.
+
+    Args:
+        group: As in `quantize`, for int8 and int4.
+        symmetric: As in `quantize`.
+    """
     if format == "nm":
         dense = random_nm(shape, params["n"], params["m"], seed)
     elif format == "bsr":
@@ -50,7 +58,12 @@ def random_matrix(
     else:
         dense = random_dense(shape, sparsity, seed)
     cls: type[SparseMatrix] = registry.get(format) if format != "dense" else CSR
-    return cls.from_dense(dense, dtype=dtype, **params)
+    return with_values(cls.from_dense(dense, **params), dtype, group=group, symmetric=symmetric)
+
+
+def with_values(a: SparseMatrix, dtype: str, *, group: int = 0, symmetric: bool = True) -> SparseMatrix:
+    """`a` with its values in any value type: rounded to a floating one, or quantised."""
+    return quantize(a, dtype, group=group, symmetric=symmetric) if dtype in INTEGERS else a.astype(dtype)
 
 
 class Guarded(NamedTuple):
