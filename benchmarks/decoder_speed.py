@@ -13,45 +13,30 @@ magnitude is the default. Needs ZEROSKIP_DATA_DIR and the package of the model, 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from _common import dense_and_pruned, silent, speed_parser
 
 import zeroskip
-from zeroskip import datasets, kernels, models
+from zeroskip import datasets, kernels
 from zeroskip.bench import machine
 from zeroskip.bench.demo import decoder
 
 
 def main() -> None:
     """Print one line an engine for prefill and for decode, and the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--pruned", help="folder of the same model, pruned; else it is pruned here")
-    parser.add_argument("--sparsity", type=float, default=0.5)
-    parser.add_argument("--method", default="magnitude")
-    parser.add_argument("--optimize", default="balanced")
-    parser.add_argument("--values", default=None)
+    parser = speed_parser(__doc__, model="smollm2", sparsity=0.5)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--whole", action="store_true", help="also the dense model, compiled")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    dense = models.load(options.model)
-    if options.pruned:
-        pruned = models.load(options.pruned)
-    else:
-        pruned = replace(dense, model=copy.deepcopy(dense.model))
-        models.prune(pruned, method=options.method, sparsity=options.sparsity, refit="none")
+    dense, pruned = dense_and_pruned(options)
     settings = {"values": options.values, "threads": options.threads}
     start = time.perf_counter()
     fast = zeroskip.compile(pruned, optimize=options.optimize, **settings)
@@ -65,7 +50,7 @@ def main() -> None:
         ids[0][: decoder.PREFILL_TOKENS],
         decode_tokens=options.tokens,
         rounds=options.rounds,
-        progress=lambda stage, done, total: None,
+        progress=silent,
     )
     report(speeds, fast, times, options)
 

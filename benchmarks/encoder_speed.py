@@ -12,42 +12,27 @@ folder can be passed as --pruned. Needs ZEROSKIP_DATA_DIR and the package of the
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import torch
+from _common import dense_and_pruned, silent, speed_parser
 
 import zeroskip
-from zeroskip import datasets, kernels, models
+from zeroskip import datasets, kernels
 from zeroskip.bench import machine
 from zeroskip.bench.demo import encoder
 
 
 def main() -> None:
     """Print one line an engine, and the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="minilm")
-    parser.add_argument("--pruned", help="folder of the same model, pruned; else it is pruned here")
-    parser.add_argument("--sparsity", type=float, default=0.6)
-    parser.add_argument("--method", default="magnitude")
-    parser.add_argument("--optimize", default="balanced")
-    parser.add_argument("--values", default=None)
+    parser = speed_parser(__doc__, model="minilm", sparsity=0.6)
     parser.add_argument("--lines", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    dense = models.load(options.model)
-    if options.pruned:
-        pruned = models.load(options.pruned)
-    else:
-        pruned = replace(dense, model=copy.deepcopy(dense.model))
-        models.prune(pruned, method=options.method, sparsity=options.sparsity, refit="none")
+    dense, pruned = dense_and_pruned(options)
     settings = {"values": options.values, "optimize": options.optimize, "threads": options.threads}
     fast = zeroskip.compile(pruned, **settings)
     whole = zeroskip.compile(dense, threads=options.threads)
@@ -62,7 +47,7 @@ def main() -> None:
             threads=options.threads,
             rounds=options.rounds,
             fuse=True,
-            progress=lambda stage, done, total: None,
+            progress=silent,
         )
     report(speed, fast, options)
 
