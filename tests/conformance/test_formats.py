@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from zeroskip import FormatError, InvalidArgument
-from zeroskip.formats import COO, FLOATS, SparseMatrix, registry, to_bits, to_float32
+from zeroskip.formats import COO, DTYPES, FLOATS, INTEGERS, SparseMatrix, registry, to_bits, to_float32, value_bytes
 from zeroskip.testing import random_matrix, random_nm
 
 PARAMS: dict[str, dict[str, object]] = {"bsr": {"block": (4, 2)}, "nm": {"n": 2, "m": 4}}
 FORMATS = registry.names()
 
 
-def sample(name: str, dtype: str = "float32", shape: tuple[int, int] = (24, 40)) -> SparseMatrix:
-    return random_matrix(shape, 0.7, seed=3, format=name, dtype=dtype, **PARAMS.get(name, {}))
+def sample(name: str, dtype: str = "float32", shape: tuple[int, int] = (24, 40), **how: object) -> SparseMatrix:
+    return random_matrix(shape, 0.7, seed=3, format=name, dtype=dtype, **PARAMS.get(name, {}), **how)  # type: ignore[arg-type]
 
 
 def test_all_formats_are_found() -> None:
@@ -52,7 +52,7 @@ def test_converts_to_itself_without_a_copy(name: str) -> None:
     assert a.astype("float32") is a
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FORMATS)
 def test_arrays_rebuild_it(name: str, dtype: str) -> None:
     a = sample(name, dtype)
@@ -60,7 +60,38 @@ def test_arrays_rebuild_it(name: str, dtype: str) -> None:
     b = registry.get(name).from_arrays(a.shape, a.dtype, a.arrays(), params)
     np.testing.assert_array_equal(a.to_dense(), b.to_dense())
     assert b.params == a.params
-    assert sum(array.nbytes for array in a.arrays().values()) == a.nbytes
+    rest = sum(array.nbytes for key, array in a.arrays().items() if key != "data")
+    assert a.nbytes == rest + value_bytes(a.data.size, dtype)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("group", [0, 32])
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("target", FORMATS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_codes_and_scales_survive_conversion(name: str, target: str, dtype: str, group: int, symmetric: bool) -> None:
+    """The same codes at the same places, however often it is converted; only what is 0 may come and go as padding."""
+    nm = random_matrix((24, 40), 0.0, seed=2, format="nm", n=2, m=4, dtype=dtype, group=group, symmetric=symmetric)
+    a = nm.convert(name, **PARAMS.get(name, {}))
+    b = a.convert(target, **PARAMS.get(target, {}))
+    assert b.name == target
+    assert b.dtype == dtype
+    assert b.scales is nm.scales
+    np.testing.assert_array_equal(b.to_dense(), nm.to_dense())
+    back = b.convert("nm", n=2, m=4)
+    np.testing.assert_array_equal(back.to_coo().data, nm.to_coo().data)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_values_come_in_the_order_of_the_entries(name: str, dtype: str, symmetric: bool) -> None:
+    for a in (sample(name), sample(name, dtype, group=32, symmetric=symmetric)):
+        rows, cols, _ = a.entries()
+        np.testing.assert_array_equal(a.values(), a.to_dense()[rows, cols])
+        down, right = (np.broadcast_to(place, a.data.shape) for place in a.places())
+        np.testing.assert_array_equal(a.decoded(), a.to_dense()[down, right])
+        assert a.decoded().shape == a.data.shape
 
 
 @pytest.mark.parametrize("name", FORMATS)

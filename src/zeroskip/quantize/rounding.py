@@ -215,5 +215,7 @@ def _fit_range(low: Float64, high: Float64, settings: _Settings) -> _Fitted:
 def _round_up(scales: Float64) -> npt.NDArray[np.float16]:
     """The nearest float16 that is not smaller, and 1 for 0."""
     found = scales.astype(np.float16)
-    found = np.where(found.astype(np.float64) < scales, np.nextafter(found, np.float16(np.inf)), found)
+    with np.errstate(over="ignore"):  # of the largest float16, whose neighbour is not taken
+        above = np.nextafter(found, np.float16(np.inf))
+    found = np.where(found.astype(np.float64) < scales, above, found)
     return np.where(scales > 0, found, np.float16(1)).astype(np.float16)
