@@ -23,7 +23,7 @@ template <class T> using Array = nb::ndarray<const T, nb::c_contig, nb::device::
 using FloatOut = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 
 constexpr const char* kFormats[] = {"csr", "bitmask", "dense", "bsr", "nm"};
-constexpr const char* kTypes[] = {"float32", "bfloat16", "float16"};
+constexpr const char* kTypes[] = {"float32", "bfloat16", "float16", "int8", "int4"};
 constexpr const char* kActivations[] = {"none", "relu", "gelu", "gelu_tanh", "silu", "tanh"};
 
 template <size_t N> int index_of(const char* const (&names)[N], const std::string& name, const char* what) {
@@ -46,6 +46,7 @@ template <class T> const T* array_of(nb::dict arrays, const char* key, int64_t s
 
 const void* data_of(nb::dict arrays, ValueType type, int64_t size) {
   if (type == ValueType::f32) return array_of<float>(arrays, "data", size);
+  if (is_code(type)) return array_of<int8_t>(arrays, "data", size);
   return array_of<uint16_t>(arrays, "data", size);
 }
 
@@ -61,6 +62,14 @@ void check_indices(const int64_t* indptr, const int32_t* indices, int64_t rows, 
   }
 }
 
+void read_scales(Source& s, nb::dict arrays, nb::dict params) {
+  s.scale_group = nb::cast<int64_t>(params["group"]);
+  require(s.scale_group == 0 || (s.scale_group > 0 && s.scale_group % 32 == 0), "pack: a scale covers 32, 64, ... columns");
+  const int64_t count = s.rows * (s.scale_group ? (s.cols + s.scale_group - 1) / s.scale_group : 1);
+  s.scales = array_of<uint16_t>(arrays, "scales", count);
+  if (arrays.contains("zeros")) s.zeros = array_of<int8_t>(arrays, "zeros", count);
+}
+
 Source read_source(int64_t rows, int64_t cols, const std::string& kind, nb::dict arrays, const std::string& dtype,
                    nb::dict params) {
   Source s{};
@@ -69,6 +78,7 @@ Source read_source(int64_t rows, int64_t cols, const std::string& kind, nb::dict
   s.rows = rows;
   s.cols = cols;
   require(rows >= 0 && cols >= 0 && cols < INT32_MAX && rows < INT32_MAX, "pack: shape is negative or too large");
+  if (is_code(s.type)) read_scales(s, arrays, params);
   switch (s.format) {
     case Format::dense: s.data = data_of(arrays, s.type, rows * cols); break;
     case Format::csr:
@@ -218,6 +228,7 @@ nb::list list_kernels() {
     d["dtype"] = kTypes[static_cast<int>(k.type)];
     d["isa"] = isa_name(k.isa);
     d["doc"] = k.doc;
+    d["integer"] = k.integer;
     if (isa_usable(k.isa)) {
       d["why_not"] = nb::none();
     } else {

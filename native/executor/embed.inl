@@ -34,6 +34,8 @@ void embed(const EmbedArgs& a, int64_t panel, int64_t f0, int64_t f1) {
     case ValueType::f32: return embed_run<ValueType::f32>(a, panel, f0, f1);
     case ValueType::bf16: return embed_run<ValueType::bf16>(a, panel, f0, f1);
     case ValueType::f16: return embed_run<ValueType::f16>(a, panel, f0, f1);
+    case ValueType::i8:
+    case ValueType::i4: return;
   }
 }
 

@@ -20,6 +20,10 @@ struct Source {
   const int32_t* indices = nullptr;  // csr, bsr: column (block column)
   const uint8_t* bits = nullptr;     // bitmask [rows][(cols + 7) / 8], or nm: position in the group
   int64_t r = 0, c = 0;              // bsr block; nm: n = r of m = c
+  // i8, i4: value = (code - zero) * scale; [rows][ceil(cols / scale_group)], or [rows] where scale_group is 0.
+  const uint16_t* scales = nullptr;  // float16
+  const int8_t* zeros = nullptr;     // null: none
+  int64_t scale_group = 0;
 };
 
 // What a kernel made of a matrix. Owned by whoever packed it.
@@ -42,6 +46,7 @@ struct Kernel {
   ValueType type;
   Isa isa;
   const char* doc;
+  bool integer;  // whether x is quantised to 8 bits and sums are kept in integers
   std::unique_ptr<Packed> (*pack)(const Source&);
   // x: lane panels [cols][lanes].
   void (*run)(const Packed&, const float* x, int64_t lanes, Output y, const Epilogue&, Pool&);

@@ -7,17 +7,21 @@ namespace zs {
 
 const std::vector<Kernel>& kernels() {
   static const std::vector<Kernel> table = {
-#define ZS_KERNEL(format_, type_, isa_, family_, doc_) ZS_TILED(format_, type_, isa_, "", family_, doc_)
-#define ZS_TILED(format_, type_, isa_, tile_, family_, doc_)                                   \
-  Kernel{"spmm_" #format_ "_" #type_ "_" #isa_ tile_,                                          \
-         Format::format_,                                                                      \
-         ValueType::type_,                                                                     \
-         Isa::isa_,                                                                            \
-         doc_,                                                                                 \
-         [](const Source& s) { return pack_##family_(s, Format::format_, ValueType::type_); }, \
+#define ZS_KERNEL(format_, type_, isa_, family_, doc_) ZS_NAMED(format_, type_, "", isa_, "", family_, doc_)
+#define ZS_NAMED(format_, type_, acc_, isa_, tile_, family_, doc_)                 \
+  Kernel{"spmm_" #format_ "_" #type_ acc_ "_" #isa_ tile_,                         \
+         Format::format_,                                                          \
+         ValueType::type_,                                                         \
+         Isa::isa_,                                                                \
+         doc_,                                                                     \
+         sizeof(acc_) > 1,                                                         \
+         [](const Source& s) -> std::unique_ptr<Packed> {                          \
+           if (is_code(s.type) != is_code(ValueType::type_)) return nullptr;       \
+           return pack_##family_(s, Format::format_, ValueType::type_, Isa::isa_); \
+         },                                                                        \
          run_##family_},
 #include "kernels.inc"
-#undef ZS_TILED
+#undef ZS_NAMED
 #undef ZS_KERNEL
   };
   return table;
@@ -32,7 +36,7 @@ const Kernel* find_kernel(const char* name) {
 
 const Micro& micro_of([[maybe_unused]] Isa isa) {
 #if defined(__x86_64__)
-  return isa == Isa::avx512 ? micro_avx512 : micro_avx2;
+  return isa == Isa::avx2 ? micro_avx2 : micro_avx512;
 #else
   return micro_neon;
 #endif

@@ -46,6 +46,7 @@ CpuInfo detect() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq")) {
       info.found.push_back(Isa::avx512);
+      if (__builtin_cpu_supports("avx512vnni")) info.found.push_back(Isa::avx512vnni);
     }
   }
 #elif defined(__aarch64__)
@@ -82,6 +83,7 @@ const char* isa_name(Isa isa) {
     case Isa::scalar: return "scalar";
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
+    case Isa::avx512vnni: return "avx512vnni";
     case Isa::neon: return "neon";
   }
   return "?";

@@ -81,7 +81,7 @@ const char* format_name(Format format) {
 }
 
 const char* type_name(ValueType type) {
-  constexpr const char* names[] = {"f32", "bf16", "f16"};
+  constexpr const char* names[] = {"f32", "bf16", "f16", "i8", "i4"};
   return names[static_cast<int>(type)];
 }
 

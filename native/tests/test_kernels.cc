@@ -5,75 +5,10 @@
 #include <memory>
 
 #include "../runtime/cpu.h"
-#include "reference.h"
+#include "runs.h"
 
 namespace zs::test {
 namespace {
-
-std::unique_ptr<Packed> packed_by(const Kernel& kernel, const Held& held) {
-  std::unique_ptr<Packed> packed = kernel.pack(held.source);
-  if (!packed) return nullptr;
-  packed->rows = held.source.rows;
-  packed->cols = held.source.cols;
-  packed->kernel = &kernel;
-  return packed;
-}
-
-// Where a row-major caller's array begins is anywhere: one lane, and row-major output, are used as they come.
-constexpr int64_t kMisaligned = 1;
-constexpr float kGuard = 12345.0f;
-
-struct Result {
-  std::vector<float> y;  // [rows][lanes]
-  bool inside = true;    // nothing was written beyond the output
-};
-
-Result run(const Packed& packed, const Inputs& in, bool row_major) {
-  const int64_t rows = packed.rows, lanes = in.lanes, padded = padded_lanes(lanes);
-  Pool& pool = Pool::get();
-  Floats x(packed.cols * padded, 0, lanes == 1 ? kMisaligned : 0);
-  to_panels(in.x.data(), packed.cols, lanes, false, x.data(), pool);
-  // Row-major output has room for the padding of its last panel, then columns that are not the kernel's.
-  const int64_t stride = row_major ? padded + 3 : 0;
-  Floats y(row_major ? rows * stride : rows * padded, NAN, row_major || lanes == 1 ? kMisaligned : 0);
-  Floats residual(in.residual.empty() ? 0 : y.size(), 0, row_major || lanes == 1 ? kMisaligned : 0);
-  for (int64_t r = 0; row_major && r < rows; ++r) {
-    for (int64_t t = padded; t < stride; ++t) y[r * stride + t] = kGuard;
-  }
-  const auto place = [&](int64_t r, int64_t t) {
-    if (row_major) return r * stride + t;
-    const int64_t p = t / kPanel;
-    return p * kPanel * rows + r * panel_width(lanes, p) + t % kPanel;
-  };
-  for (int64_t r = 0; !in.residual.empty() && r < rows; ++r) {
-    for (int64_t t = 0; t < lanes; ++t) residual[place(r, t)] = in.residual[r * lanes + t];
-  }
-  Epilogue epilogue;
-  epilogue.bias = in.bias.empty() ? nullptr : in.bias.data();
-  epilogue.activation = in.activation;
-  epilogue.residual = in.residual.empty() ? nullptr : residual.data();
-  packed.kernel->run(packed, x.data(), lanes, Output{y.data(), stride}, epilogue, pool);
-  Result out;
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t t = 0; t < lanes; ++t) out.y.push_back(y[place(r, t)]);
-    for (int64_t t = padded; t < stride; ++t) out.inside = out.inside && y[r * stride + t] == kGuard;
-  }
-  return out;
-}
-
-std::string difference(const Result& got, const Reference& want) {
-  if (!got.inside) return "writes beyond the lanes of a row";
-  for (size_t i = 0; i < want.value.size(); ++i) {
-    const double y = got.y[i], v = want.value[i];
-    if (isnan(v) ? isnan(y) : isinf(v) ? y == v : fabs(y - v) <= want.bound[i]) continue;
-    char text[160];
-    snprintf(text, sizeof text, "row %lld lane %lld is %.9g, not %.9g (bound %.3g)",
-             static_cast<long long>(static_cast<int64_t>(i) / want.lanes),
-             static_cast<long long>(static_cast<int64_t>(i) % want.lanes), y, v, want.bound[i]);
-    return text;
-  }
-  return "";
-}
 
 std::string label(const Kernel& kernel, const Matrix& matrix, const Held& held, const Inputs& in, bool row_major) {
   return std::string(kernel.name) + ", " + matrix.what + " from " + format_name(held.source.format) + " " +
@@ -82,8 +17,10 @@ std::string label(const Kernel& kernel, const Matrix& matrix, const Held& held, 
          std::to_string(static_cast<int>(in.activation)) + ": ";
 }
 
-// What a kernel promises to pack: scalar ones, csr, bitmask and dense take every format, the others their own.
+// What a kernel promises to pack: scalar ones, csr, bitmask and dense take every format, the others their own. Codes are for the
+// kernels of test_groups.cc.
 bool takes(const Kernel& kernel, const Source& source) {
+  if (is_code(kernel.type) != is_code(source.type)) return false;
   if (kernel.isa == Isa::scalar) return true;
   if (kernel.format == Format::nm) return source.format == Format::nm;
   if (kernel.format == Format::bsr) return source.format == Format::bsr && source.r % 4 == 0;
@@ -151,8 +88,8 @@ const std::vector<int64_t> kLanes = {1, 2, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 
 
 ZS_TEST(kernel_table_is_consistent) {
   for (const Kernel& kernel : kernels()) {
-    const std::string name =
-        std::string("spmm_") + format_name(kernel.format) + "_" + type_name(kernel.type) + "_" + isa_name(kernel.isa);
+    const std::string name = std::string("spmm_") + format_name(kernel.format) + "_" + type_name(kernel.type) +
+                             (kernel.integer ? "_i32acc_" : "_") + isa_name(kernel.isa);
     const std::string tile = std::string(kernel.name).compare(0, name.size(), name) ? "?" : kernel.name + name.size();
     check(tile.empty() || tile.rfind("_n", 0) == 0, std::string(kernel.name) + " is not named by its format, type and isa");
     check(find_kernel(kernel.name) == &kernel, std::string(kernel.name) + " stands in the table twice");

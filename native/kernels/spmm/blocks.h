@@ -70,6 +70,8 @@ static inline void store_values(uint8_t* values, ValueType type, int64_t at, con
     case ValueType::f16:
       for (int64_t i = 0; i < n; ++i) half[i] = float_to_f16(from[i]);
       break;
+    case ValueType::i8:
+    case ValueType::i4: break;
   }
 }
 
@@ -85,10 +87,9 @@ static inline YTile tile_of(Output y, const float* residual, int64_t rows, int64
   return {y.data + at, residual ? residual + at : nullptr, y.stride ? y.stride : width};
 }
 
-static inline void finish_tile(const Micro& micro, const YTile& tile, int64_t row, int64_t rows, int64_t width,
-                               const Epilogue& e) {
+static inline void finish_tile(Finish finish, const YTile& tile, int64_t row, int64_t rows, int64_t width, const Epilogue& e) {
   if (!e.bias && !tile.residual && e.activation == Activation::none) return;
-  micro.finish(tile.y, tile.ldy, rows, width, e.bias ? e.bias + row : nullptr, e.activation, tile.residual);
+  finish(tile.y, tile.ldy, rows, width, e.bias ? e.bias + row : nullptr, e.activation, tile.residual);
 }
 
 // How many panels of X one task takes: enough to repay what it does once per block, few enough to feed every thread.

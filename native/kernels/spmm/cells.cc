@@ -302,7 +302,7 @@ void run_one_lane(const CellMatrix& a, const Micro& micro, const float* x, float
       }
     }
     const YTile tile = tile_of({y, 0}, e.residual, a.rows, begin, 0, 1);
-    finish_tile(micro, tile, begin, rows, 1, e);
+    finish_tile(micro.finish, tile, begin, rows, 1, e);
   });
 }
 
@@ -332,11 +332,11 @@ std::unique_ptr<Packed> pack_matrix(const Source& source, Format format, ValueTy
 
 }  // namespace
 
-std::unique_ptr<Packed> pack_cells(const Source& source, Format format, ValueType type) {
+std::unique_ptr<Packed> pack_cells(const Source& source, Format format, ValueType type, Isa) {
   return pack_matrix(source, format, type, false);
 }
 
-std::unique_ptr<Packed> pack_narrow(const Source& source, Format format, ValueType type) {
+std::unique_ptr<Packed> pack_narrow(const Source& source, Format format, ValueType type, Isa) {
   return pack_matrix(source, format, type, true);
 }
 
@@ -373,7 +373,7 @@ void run_cells(const Packed& packed, const float* x, int64_t lanes, Output y, co
       const int64_t width = panel_width(lanes, p);
       const YTile tile = tile_at(p, width);
       if (a.col_blocks == 0) memset(tile.y, 0, rows * width * sizeof(float));
-      finish_tile(micro, tile, begin, rows, width, e);
+      finish_tile(micro.finish, tile, begin, rows, width, e);
       if (!y.stride) continue;
       const YTile out = tile_of(y, e.residual, a.rows, begin, p, width);
       for (int64_t r = 0; r < rows; ++r) {

@@ -392,6 +392,8 @@ void bits_one(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64_
     case ValueType::f32: return bits_rows<ValueType::f32>(rows, row_ids, masks, mask_bytes, values, x, sums);
     case ValueType::bf16: return bits_rows<ValueType::bf16>(rows, row_ids, masks, mask_bytes, values, x, sums);
     case ValueType::f16: return bits_rows<ValueType::f16>(rows, row_ids, masks, mask_bytes, values, x, sums);
+    case ValueType::i8:
+    case ValueType::i4: return;
   }
 }
 
@@ -493,6 +495,8 @@ void quad_one(const void* a, ValueType type, const uint8_t* indices, int64_t n, 
     case ValueType::f32: return quad_one_typed<ValueType::f32>(a, indices, n, x, sums);
     case ValueType::bf16: return quad_one_typed<ValueType::bf16>(a, indices, n, x, sums);
     case ValueType::f16: return quad_one_typed<ValueType::f16>(a, indices, n, x, sums);
+    case ValueType::i8:
+    case ValueType::i4: return;
   }
 }
 

@@ -104,13 +104,13 @@ void run_one_lane(const QuadMatrix& a, const Micro& micro, const float* x, float
       for (int64_t r = 4 * q; r < std::min(a.rows, 4 * q + 4); ++r) y[r] = sums[r % 4];
     }
     const int64_t rows = std::min(a.rows, 4 * end) - begin_row;
-    finish_tile(micro, tile_of({y, 0}, e.residual, a.rows, begin_row, 0, 1), begin_row, rows, 1, e);
+    finish_tile(micro.finish, tile_of({y, 0}, e.residual, a.rows, begin_row, 0, 1), begin_row, rows, 1, e);
   });
 }
 
 }  // namespace
 
-std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueType type) {
+std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueType type, Isa) {
   auto a = std::make_unique<QuadMatrix>();
   a->rows = source.rows;
   a->cols = source.cols;
@@ -169,7 +169,7 @@ void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, co
     }
     for (int64_t p = p0; p < p1; ++p) {
       const int64_t width = panel_width(lanes, p);
-      finish_tile(micro, tile_of(y, e.residual, a.rows, begin, p, width), begin, end - begin, width, e);
+      finish_tile(micro.finish, tile_of(y, e.residual, a.rows, begin, p, width), begin, end - begin, width, e);
     }
   });
 }

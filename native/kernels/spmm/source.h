@@ -16,6 +16,8 @@ static inline float value_at(const void* data, ValueType type, int64_t i) {
     case ValueType::f32: return static_cast<const float*>(data)[i];
     case ValueType::bf16: return bf16_to_float(static_cast<const uint16_t*>(data)[i]);
     case ValueType::f16: return f16_to_float(static_cast<const uint16_t*>(data)[i]);
+    case ValueType::i8:
+    case ValueType::i4: break;  // codes mean nothing without their scales; kernels of numbers refuse them
   }
   return 0;
 }
@@ -49,6 +51,8 @@ static inline void values_at(const void* data, ValueType type, int64_t first, in
     case ValueType::f16:
       for (int64_t i = 0; i < n; ++i) out[i] = f16_to_float(half[i]);
       break;
+    case ValueType::i8:
+    case ValueType::i4: break;
   }
 }
 

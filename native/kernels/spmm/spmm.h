@@ -16,6 +16,10 @@ struct CellView {
 
 constexpr int64_t kSumLanes = 8;
 
+// rows x width of y: act(y + bias[row]) + residual.
+typedef void (*Finish)(float* y, int64_t ldy, int64_t rows, int64_t width, const float* bias, Activation activation,
+                       const float* residual);
+
 // Inner loops of one instruction set (micro.inl). `width` is a multiple of kLaneUnit; rows of x and y follow each other at
 // `width` and `ldy` floats. `first` overwrites y instead of adding to it.
 struct Micro {
@@ -39,9 +43,7 @@ struct Micro {
   // 16 bytes past the end it returns.
   uint8_t* (*expand_nibbles)(const uint8_t* codes, int64_t count, const uint8_t* base, uint8_t* out);
   void (*widen)(const void* values, ValueType type, int64_t n, float* out);
-  // rows x width of y: act(y + bias[row]) + residual.
-  void (*finish)(float* y, int64_t ldy, int64_t rows, int64_t width, const float* bias, Activation activation,
-                 const float* residual);
+  Finish finish;
 };
 
 extern const Micro micro_avx2;
@@ -49,17 +51,23 @@ extern const Micro micro_avx512;
 extern const Micro micro_neon;
 const Micro& micro_of(Isa isa);
 
-std::unique_ptr<Packed> pack_scalar(const Source& source, Format format, ValueType type);
+std::unique_ptr<Packed> pack_scalar(const Source& source, Format format, ValueType type, Isa isa);
+void finish_scalar(float* y, int64_t ldy, int64_t rows, int64_t width, const float* bias, Activation activation,
+                   const float* residual);
 void run_scalar(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
 
 // csr, bitmask and nm: cells (cells.cc). dense and bsr: quads of rows (quads.cc).
-std::unique_ptr<Packed> pack_cells(const Source& source, Format format, ValueType type);
-std::unique_ptr<Packed> pack_narrow(const Source& source, Format format, ValueType type);  // csr in float32
+std::unique_ptr<Packed> pack_cells(const Source& source, Format format, ValueType type, Isa isa);
+std::unique_ptr<Packed> pack_narrow(const Source& source, Format format, ValueType type, Isa isa);  // csr in float32
 void run_cells(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
-std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueType type);
+std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueType type, Isa isa);
 static inline void run_narrow(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& e, Pool& pool) {
   run_cells(packed, x, lanes, y, e, pool);
 }
 void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
+
+// dense and nm in integer codes (groups.cc).
+std::unique_ptr<Packed> pack_groups(const Source& source, Format format, ValueType type, Isa isa);
+void run_groups(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
 
 }  // namespace zs

@@ -38,7 +38,17 @@ float activate(float v, Activation activation) {
 
 }  // namespace
 
-std::unique_ptr<Packed> pack_scalar(const Source& source, Format, ValueType type) {
+void finish_scalar(float* y, int64_t ldy, int64_t rows, int64_t width, const float* bias, Activation activation,
+                   const float* residual) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t t = 0; t < width; ++t) {
+      const float v = activate(y[r * ldy + t] + (bias ? bias[r] : 0.0f), activation);
+      y[r * ldy + t] = residual ? v + residual[r * ldy + t] : v;
+    }
+  }
+}
+
+std::unique_ptr<Packed> pack_scalar(const Source& source, Format, ValueType type, Isa) {
   auto packed = std::make_unique<ScalarCsr>();
   packed->type = type;
   const RowReader reader(source);
@@ -76,12 +86,9 @@ void run_scalar(const Packed& base, const float* x, int64_t lanes, Output y, con
         for (int64_t t = 0; t < width; ++t) sum[t] += v * row[t];
       }
       const int64_t at = y.stride ? r * y.stride + p * kPanel : p * kPanel * a.rows + r * width;
-      const float bias = epilogue.bias ? epilogue.bias[r] : 0.0f;
-      for (int64_t t = 0; t < width; ++t) {
-        float v = activate(sum[t] + bias, epilogue.activation);
-        if (epilogue.residual) v += epilogue.residual[at + t];
-        y.data[at + t] = v;
-      }
+      memcpy(y.data + at, sum, width * sizeof(float));
+      finish_scalar(y.data + at, width, 1, width, epilogue.bias ? epilogue.bias + r : nullptr, epilogue.activation,
+                    epilogue.residual ? epilogue.residual + at : nullptr);
     }
   });
 }

@@ -1,0 +1,38 @@
+// Integer dot products over groups of 16 columns (groups.cc drives, groups.inl multiplies). C headers only.
+#pragma once
+
+#include <stdint.h>
+
+namespace zs {
+
+constexpr int64_t kTileRows = 4;    // rows of a tile
+constexpr int64_t kGroup = 16;      // columns of a group: what one byte shuffle reaches
+constexpr int64_t kPair = 32;       // columns of a step: two groups
+
+// Four rows of the matrix. A step is two groups; of each, every row has 4 * quarters codes (padded with code 0). One quarter
+// of a step is 32 entries, byte 16 h + 4 r + e: entry e of row r in group h. Stored: 16 bytes of positions (two to a byte, the
+// first in the low half; none where the matrix is dense, whose quarter j holds columns 4 j to 4 j + 3), then 32 bytes of codes, or
+// 16 with two to a byte.
+struct GroupTile {
+  const uint8_t* codes;
+  int64_t steps;
+  int64_t steps_a_block;  // steps that share a scale
+  int quarters;
+  bool dense;
+  const float* scales;  // [block][4]
+  const int32_t* starts;  // [block][4]: where sums start, to take out the bias of x; null where x has none
+};
+
+struct GroupMicro {
+  // sums[token][4] = the four rows times x[token], codes of 8 bits with `bias` added, x_stride bytes apart, 32 readable a step.
+  void (*tile_i8)(const GroupTile&, const uint8_t* x, int64_t x_stride, int64_t tokens, float* sums);
+  void (*tile_i4)(const GroupTile&, const uint8_t* x, int64_t x_stride, int64_t tokens, float* sums);
+  int bias_i8, bias_i4;  // 0 or 128: x as signed or as unsigned bytes
+};
+
+extern const GroupMicro groups_scalar;
+extern const GroupMicro groups_avx2;
+extern const GroupMicro groups_avx512vnni;
+extern const GroupMicro groups_neon;
+
+}  // namespace zs

@@ -1,0 +1,8 @@
+#define ZS_PORTABLE
+#include "groups.inl"
+
+namespace zs {
+
+extern const GroupMicro groups_scalar = {tile_i8, tile_i4, Lanes::bias_i8, Lanes::bias_i4};
+
+}  // namespace zs
