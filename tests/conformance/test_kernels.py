@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from zeroskip.formats import CSR, SparseMatrix
+from zeroskip.formats import CSR, FLOATS, SHORT, SparseMatrix
 from zeroskip.kernels import ACTIVATIONS, Kernel, registry
 from zeroskip.testing import CASES, Bound, Case, assert_close, bound, guarded, random_dense, random_matrix
 
@@ -144,6 +144,19 @@ def test_widens_a_narrow_matrix_exactly(name: str, dtype: str) -> None:
     assert_close(out, bound(narrow, x))
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+@pytest.mark.parametrize("name", [name for name in USABLE if KERNELS[name].dtype in FLOATS])
+def test_dequantises_a_matrix_of_codes(name: str, dtype: str, symmetric: bool) -> None:
+    """A kernel that takes no codes multiplies what they mean."""
+    kernel = KERNELS[name]
+    codes = CASES_BY_NAME["33x97"].matrix(storage(kernel), dtype, group=32, symmetric=symmetric)
+    x = random_dense((codes.shape[1], 9), 0.0, seed=5)
+    out = np.full((codes.shape[0], 9), np.nan, dtype=np.float32)
+    kernel.prepare(codes).run(x, out)
+    assert_close(out, bound(codes.astype(kernel.dtype), x))
+
+
 @pytest.mark.parametrize("source", ["coo", "csr", "bitmask", "bsr", "nm"])
 @pytest.mark.parametrize("name", USABLE)
 def test_prepares_from_every_format_or_says_why_not(name: str, source: str) -> None:
@@ -204,8 +217,7 @@ def test_can_run_here(name: str) -> None:
 @pytest.mark.parametrize("name", KERNELS)
 def test_names_follow_the_grammar(name: str) -> None:
     kernel = KERNELS[name]
-    short = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[kernel.dtype]
-    assert name.split("_")[:3] == [kernel.op, kernel.format, short]
+    assert name.split("_")[:3] == [kernel.op, kernel.format, SHORT[kernel.dtype]]
     assert kernel.isa in name.split("_")[3:]
 
 

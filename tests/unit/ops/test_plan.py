@@ -212,6 +212,25 @@ def test_a_named_kernel_is_taken_without_measuring() -> None:
     assert plan.measured[0].time_s is None
 
 
+@pytest.mark.parametrize("op", ["spmm", "linear", "spmv"])
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_codes_that_no_kernel_takes_run_dequantised_and_the_plan_says_so(
+    dtype: str, op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "registry", [kernel for kernel in registry if kernel.dtype == "float32"])
+    a = random_matrix((64, 96), 0.7, seed=1, dtype=dtype, group=32, symmetric=False)
+    n = 1 if op == "spmv" else 8
+    plan = zeroskip.plan(op, a, n=n, budget_s=0.02)
+    assert f"no kernel here takes {dtype} values, they run dequantised to float32" in plan.reason
+    assert any(registry.get(m.kernel).format == "dense" for m in plan.measured if m.time_s is not None)
+    x = random_dense((96,) if op == "spmv" else (96, n) if op == "spmm" else (n, 96), seed=2)
+    y = plan(x)
+    if op == "spmv":
+        x, y = x[:, None], y[:, None]
+    assert_within_bound(y, a, x, transposed=op == "linear")
+    assert "dequantised" not in zeroskip.plan(op, a.astype("float32"), n=n, budget_s=0.02).reason
+
+
 def test_a_plan_runs_with_other_sizes_than_it_was_made_for() -> None:
     a = random_matrix((64, 96), 0.7, seed=5)
     plan = zeroskip.plan("spmm", a, n=8, budget_s=0.02)
