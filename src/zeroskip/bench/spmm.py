@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache, partial
@@ -70,6 +70,18 @@ class _Entry:
         return label_of(self.kernel.name, self.row["layout"])
 
 
+@dataclass(frozen=True)
+class _Group:
+    """One matrix at one n, and the kernels to compare there, each with its role."""
+
+    settings: SpmmSettings
+    chosen: Sequence[tuple[Kernel, str]]
+    problem: Problem
+    a: SparseMatrix
+    n: int
+    threads: int
+
+
 def label_of(kernel: str, layout: str) -> str:
     """A kernel with its layout where it is not the usual one."""
     return kernel if layout == "columns" else f"{kernel} (rows)"
@@ -94,7 +106,7 @@ def bench_spmm(settings: SpmmSettings, *, progress: Progress | None = None) -> I
     for problem in problems:
         a = problem.matrix()
         for n in settings.ns:
-            yield from _group(settings, chosen, problem, a, n, threads)
+            yield from _measure(_Group(settings, chosen, problem, a, n, threads))
             done += 1
             if progress is not None:
                 progress("bench spmm", done, total)
@@ -141,20 +153,14 @@ def _role(kernel: Kernel) -> str:
     return "dense" if kernel.format == "dense" else "peer"
 
 
-def _group(
-    settings: SpmmSettings,
-    chosen: Iterable[tuple[Kernel, str]],
-    problem: Problem,
-    a: SparseMatrix,
-    n: int,
-    threads: int,
-) -> list[Row]:
+def _measure(group: _Group) -> list[Row]:
     """All kernels on one matrix at one n: check, then time those that passed, then compare."""
-    columns = problem.vectors(n)
-    reference, bound = problem.reference(a, columns)
+    a, n = group.a, group.n
+    columns = group.problem.vectors(n)
+    reference, bound = group.problem.reference(a, columns)
     operands = {False: columns, True: np.ascontiguousarray(columns.T)}
     outputs = {False: np.empty((a.shape[0], n), np.float32), True: np.empty((n, a.shape[0]), np.float32)}
-    entries = list(_entries(settings, chosen, problem, a, n, threads))
+    entries = list(_entries(group))
     for entry in entries:
         if entry.row["status"] == "ok":
             _check(entry, a, operands, outputs, reference, bound)
@@ -163,10 +169,9 @@ def _group(
     for entry in ready:
         _copies(entry, a, cold)
     candidates = [_candidate(entry, operands, outputs, cold) for entry in ready]
-    for entry, samples in zip(
-        ready, interleave(candidates, budget_s=settings.budget_s, rounds=settings.rounds), strict=True
-    ):
-        _fill(entry, samples, cold, problem.nnz(a), n)
+    timed = interleave(candidates, budget_s=group.settings.budget_s, rounds=group.settings.rounds)
+    for entry, samples in zip(ready, timed, strict=True):
+        _fill(entry, samples, cold, group.problem.nnz(a), n)
     rows = [entry.row for entry in entries]
     compare(rows)
     for row in rows:
@@ -181,16 +186,10 @@ def _candidate(entry: _Entry, operands: dict[bool, Float32], outputs: dict[bool,
     return Candidate(entry.label, calls, before=_walk if cold and packed < _cold_bytes() else None)
 
 
-def _entries(
-    settings: SpmmSettings,
-    chosen: Iterable[tuple[Kernel, str]],
-    problem: Problem,
-    a: SparseMatrix,
-    n: int,
-    threads: int,
-) -> Iterator[_Entry]:
+def _entries(group: _Group) -> Iterator[_Entry]:
     """A row for each kernel and layout, `skipped` where it cannot run. Dense rivals are tried in both layouts."""
-    for kernel, role in chosen:
+    a, n, problem = group.a, group.n, group.problem
+    for kernel, role in group.chosen:
         reason = kernel.why_not() or kernel.rejects(a, n)
         for transposed in (False, True) if role == "dense" and reason is None else (False,):
             row: Row = dict.fromkeys(schema.FIELDS)
@@ -211,10 +210,10 @@ def _entries(
                 pattern=problem.pattern,
                 sparsity=problem.sparsity,
                 nnz=problem.nnz(a),
-                seed=settings.seed,
+                seed=group.settings.seed,
                 status="ok" if reason is None else "skipped",
                 reason=reason,
-                threads=threads,
+                threads=group.threads,
                 settle_max_s=SETTLE_MAX_S,
                 machine=machine.machine(),
                 versions=machine.versions(),

@@ -40,6 +40,13 @@ def _missing(key: str, label: str, reason: str) -> dict[str, Any]:
     return {"key": key, "label": label, "status": "missing", "how": "", "reason": reason}
 
 
+def _sizes(*, full: int, on_disk: int, dense: int, sparse: int) -> dict[str, Any]:
+    torch = {"key": "torch", "label": "dense float32", "bytes": full}
+    ours = {"key": "zeroskip_sparse", "label": "zeroskip, sparse"}
+    compiled_dense = {"key": "zeroskip_dense", "label": "zeroskip, dense", "bytes": dense}
+    return {"disk": [torch, {**ours, "bytes": on_disk}], "memory": [torch, compiled_dense, {**ours, "bytes": sparse}]}
+
+
 def _layers(blocks: int, names: dict[str, tuple[int, int]], sizes: tuple[int, ...]) -> list[dict[str, Any]]:
     found = []
     for block in range(blocks):
@@ -147,17 +154,7 @@ def make_encoder_document() -> dict[str, Any]:
                     "engines": engines,
                 }
             ],
-            "sizes": {
-                "disk": [
-                    {"key": "torch", "label": "dense float32", "bytes": 90852864},
-                    {"key": "zeroskip_sparse", "label": "zeroskip, sparse", "bytes": 66900000},
-                ],
-                "memory": [
-                    {"key": "torch", "label": "dense float32", "bytes": 90852864},
-                    {"key": "zeroskip_dense", "label": "zeroskip, dense", "bytes": 91000000},
-                    {"key": "zeroskip_sparse", "label": "zeroskip, sparse", "bytes": 73900000},
-                ],
-            },
+            "sizes": _sizes(full=90852864, on_disk=66900000, dense=91000000, sparse=73900000),
             "quality": {
                 "cosine": {"mean": mean, "p10": sorted(values)[32], "min": min(values), "values": values},
                 "neighbours": {"k": 10, "kept": 0.78},
@@ -204,17 +201,7 @@ def make_decoder_document(blocks: int = 30) -> dict[str, Any]:
         },
         {
             "speeds": speeds,
-            "sizes": {
-                "disk": [
-                    {"key": "torch", "label": "dense float32", "bytes": 538060032},
-                    {"key": "zeroskip_sparse", "label": "zeroskip, sparse", "bytes": 210000000},
-                ],
-                "memory": [
-                    {"key": "torch", "label": "dense float32", "bytes": 538060032},
-                    {"key": "zeroskip_dense", "label": "zeroskip, dense", "bytes": 330000000},
-                    {"key": "zeroskip_sparse", "label": "zeroskip, sparse", "bytes": 238000000},
-                ],
-            },
+            "sizes": _sizes(full=538060032, on_disk=210000000, dense=330000000, sparse=238000000),
             "quality": {
                 "perplexity": {"dense": 25.6, "sparse": 37.5},
                 "kl": 0.52,

@@ -59,6 +59,20 @@ class DemoSettings:
     command: str = "zeroskip demo"
 
 
+@dataclass(frozen=True)
+class _Run:
+    """The models that are compared, and what they are measured on."""
+
+    settings: DemoSettings
+    dense: LoadedModel
+    pruned: LoadedModel
+    compiled_dense: CompiledModel
+    compiled: CompiledModel
+    texts: Texts
+    threads: int
+    progress: Progress
+
+
 def run_demo(settings: DemoSettings, *, say: Say, progress: Progress) -> dict[str, Any]:
     """Do it all.
 
@@ -85,10 +99,8 @@ def run_demo(settings: DemoSettings, *, say: Say, progress: Progress) -> dict[st
     compiled = compile_and_load(settings, pruned, doc, say=say, progress=progress)
     compiled_dense = compiled_model(dense, settings, budget_s=10.0, progress=_named(progress, "compile dense"))
     doc["sizes"] = sizes(settings.out, dense, compiled_dense, compiled)
-    if dense.kind == "encoder":
-        _encoder(settings, dense, pruned, compiled_dense, compiled, texts, doc, threads=threads, progress=progress)
-    else:
-        _decoder(settings, dense, pruned, compiled_dense, compiled, texts, doc, progress=progress)
+    run = _Run(settings, dense, pruned, compiled_dense, compiled, texts, threads, progress)
+    doc.update(_encoder(run) if dense.kind == "encoder" else _decoder(run))
     doc["layers"] = compiled.report(json=True)
     doc["verdict"] = [verdict._asdict() for verdict in verdicts(doc)]
     doc["total_s"] = time.perf_counter() - started
@@ -125,8 +137,8 @@ def _notes(settings: DemoSettings, dense: LoadedModel) -> list[str]:
     notes = []
     if dense.extra.get("gguf_file"):
         notes.append(
-            "had few bits already: its perplexity is a little above the original's, and so is the sparse one's."
-            "had few bits already: its perplexity is a little above the original's, and so is the sparse model's."
+            "The dense model was read from a quantised GGUF file, whose weights had few bits already: its perplexity "
+            "is a little above the original's, and so is the sparse model's."
         )
     if settings.quick:
         notes.append("A quick run: few texts and rounds, so that speeds and quality are rough.")
@@ -213,71 +225,59 @@ def _named(progress: Progress, name: str) -> Progress:
     return lambda stage, done, total: progress(f"{name}: {stage}", done, total)
 
 
-def _encoder(
-    settings: DemoSettings,
-    dense: LoadedModel,
-    pruned: LoadedModel,
-    compiled_dense: CompiledModel,
-    compiled: CompiledModel,
-    texts: Texts,
-    doc: dict[str, Any],
-    *,
-    threads: int,
-    progress: Progress,
-) -> None:
-    lines = texts.evaluation
-    doc["checks"] = [encoder.check(compiled, pruned, lines[:32])]
+def _encoder(run: _Run) -> dict[str, Any]:
+    quick, lines = run.settings.quick, run.texts.evaluation
+    checks = [encoder.check(run.compiled, run.pruned, lines[:32])]
     with tempfile.TemporaryDirectory(prefix="zeroskip-") as work:
         speed, dense_vectors, sparse_vectors = encoder.measure(
-            dense,
-            compiled_dense,
-            compiled,
+            run.dense,
+            run.compiled_dense,
+            run.compiled,
             lines,
             work=Path(work),
-            threads=threads,
-            rounds=2 if settings.quick else 5,
-            fuse=not settings.quick,
-            progress=progress,
+            threads=run.threads,
+            rounds=2 if quick else 5,
+            fuse=not quick,
+            progress=run.progress,
         )
-    doc["speeds"] = [speed]
-    doc["quality"] = encoder.judge(dense_vectors, sparse_vectors, lines)
-    doc["quality_line"] = encoder.summary(doc["quality"])
-    doc["samples"] = []
+    quality = encoder.judge(dense_vectors, sparse_vectors, lines)
+    return {
+        "checks": checks,
+        "speeds": [speed],
+        "quality": quality,
+        "quality_line": encoder.summary(quality),
+        "samples": [],
+    }
 
 
-def _decoder(
-    settings: DemoSettings,
-    dense: LoadedModel,
-    pruned: LoadedModel,
-    compiled_dense: CompiledModel,
-    compiled: CompiledModel,
-    texts: Texts,
-    doc: dict[str, Any],
-    *,
-    progress: Progress,
-) -> None:
-    every = compiled.text.encode(["\n".join(texts.evaluation)], special=False, cut=False)[0]
+def _decoder(run: _Run) -> dict[str, Any]:
+    quick, compiled = run.settings.quick, run.compiled
+    every = compiled.text.encode(["\n".join(run.texts.evaluation)], special=False, cut=False)[0]
     limit = compiled.text.settings.max_length or 1 << 20
-    steps = 8 if settings.quick else 64
-    prompt = min(64 if settings.quick else decoder.PREFILL_TOKENS, limit - steps - 1, every.size // 2)
-    window = min(128 if settings.quick else 512, limit, every.size)
+    steps = 8 if quick else 64
+    prompt = min(64 if quick else decoder.PREFILL_TOKENS, limit - steps - 1, every.size // 2)
+    window = min(128 if quick else 512, limit, every.size)
     if prompt < 2:
         raise InvalidArgument(f"demo: the text has {every.size} tokens, too few to measure; pass a longer --text.")
     ids = np.ascontiguousarray(every[:prompt])
-    doc["checks"] = [decoder.check(compiled, pruned, ids[:128])]
-    doc["speeds"] = decoder.measure(
-        dense,
-        compiled_dense,
+    checks = [decoder.check(compiled, run.pruned, ids[:128])]
+    speeds = decoder.measure(
+        run.dense,
+        run.compiled_dense,
         compiled,
         ids,
         decode_tokens=steps,
-        rounds=2 if settings.quick else 5,
-        progress=progress,
+        rounds=2 if quick else 5,
+        progress=run.progress,
     )
-    count = 2 if settings.quick else 10
-    doc["quality"] = decoder.judge(dense, compiled, every, window=window, count=count, progress=progress)
-    doc["quality_line"] = decoder.summary(doc["quality"])
-    doc["samples"] = decoder.side_by_side(dense, compiled, tokens=16 if settings.quick else 48, progress=progress)
+    quality = decoder.judge(run.dense, compiled, every, window=window, count=2 if quick else 10, progress=run.progress)
+    return {
+        "checks": checks,
+        "speeds": speeds,
+        "quality": quality,
+        "quality_line": decoder.summary(quality),
+        "samples": decoder.side_by_side(run.dense, compiled, tokens=16 if quick else 48, progress=run.progress),
+    }
 
 
 def sizes(out: Path, dense: LoadedModel, compiled_dense: CompiledModel, compiled: CompiledModel) -> dict[str, Any]:
