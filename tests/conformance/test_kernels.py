@@ -15,7 +15,7 @@ import pytest
 
 from zeroskip.formats import CSR, FLOATS, SHORT, SparseMatrix
 from zeroskip.kernels import ACTIVATIONS, Kernel, registry
-from zeroskip.testing import CASES, Bound, Case, assert_close, bound, guarded, random_dense, random_matrix
+from zeroskip.testing import CASES, Bound, Case, assert_close, bound, guarded, random_dense, random_matrix, with_values
 
 SIZES = (1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 128, 130)
 EPILOGUES = ((False, None), (True, None), (False, "relu"), *((True, activation) for activation in ACTIVATIONS))
@@ -43,12 +43,24 @@ def inputs(case: str, columns: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @cache
-def expected(case: str, format: str, dtype: str, with_bias: bool, activation: str | None, every_entry: bool) -> Bound:
+def expected(
+    case: str, format: str, dtype: str, with_bias: bool, activation: str | None, every_entry: bool, integer: bool
+) -> Bound:
     a = matrix(case, format, dtype)
     x, bias = inputs(case, a.shape[1], a.shape[0])
     if every_entry:
         a = stored_whole(a)
-    return bound(a, x, bias=bias if with_bias else None, activation=activation)
+    return bound(a, x, bias=bias if with_bias else None, activation=activation, **sums(integer))
+
+
+def sums(integer: bool) -> dict[str, object]:
+    """How a kernel adds up, for `bound`: integer ones are held against the product of the rounded x."""
+    return {"x_dtype": "int8", "rounded_x": True} if integer else {}
+
+
+def is_integer(kernel: Kernel) -> bool:
+    """Whether a kernel rounds x to int8."""
+    return bool(getattr(kernel, "integer", False))
 
 
 def stored_whole(a: SparseMatrix) -> CSR:
@@ -87,8 +99,11 @@ def test_keeps_the_error_bound(
             prepared.run(
                 source.array, out.array, bias=bias if with_bias else None, activation=activation, transposed=transposed
             )
-            every_entry = kernel.format == "dense" and case.special_x
-            limits = expected(case.name, storage(kernel), kernel.dtype, with_bias, activation, every_entry).columns(n)
+            integer = is_integer(kernel)
+            every_entry = kernel.format == "dense" and case.special_x and not integer
+            limits = expected(
+                case.name, storage(kernel), kernel.dtype, with_bias, activation, every_entry, integer
+            ).columns(n)
             try:
                 assert_close(out.array.T if transposed else out.array, limits, activation)
             except AssertionError as error:
@@ -101,18 +116,18 @@ def test_keeps_the_error_bound(
 
 
 @cache
-def large(format: str, dtype: str) -> tuple[SparseMatrix, np.ndarray, Bound]:
+def large(format: str, dtype: str, integer: bool) -> tuple[SparseMatrix, np.ndarray, Bound]:
     """Several tiles and blocks in every direction, and none of them full at the end."""
     params: dict[str, object] = {"bsr": {"block": (4, 4)}, "nm": {"n": 1, "m": 4}}.get(format, {})
     a = random_matrix((260, 1900), 0.8, seed=11, format=format, dtype=dtype, **params)
     x = random_dense((a.shape[1], 150), 0.0, seed=12)
-    return a, x, bound(a, x)
+    return a, x, bound(a, x, **sums(integer))
 
 
 @pytest.mark.parametrize("name", USABLE)
 def test_many_tiles_and_blocks(name: str) -> None:
     kernel = KERNELS[name]
-    a, x, limits = large(storage(kernel), kernel.dtype)
+    a, x, limits = large(storage(kernel), kernel.dtype, is_integer(kernel))
     prepared = kernel.prepare(a)
     columns, rows = guarded((260, 150)), guarded((150, 260))
     prepared.run(x, columns.array)
@@ -123,7 +138,7 @@ def test_many_tiles_and_blocks(name: str) -> None:
     assert rows.intact()
 
 
-@pytest.mark.parametrize("name", USABLE)
+@pytest.mark.parametrize("name", [name for name in USABLE if KERNELS[name].dtype in FLOATS])
 def test_rounds_a_float32_matrix_to_its_own_dtype(name: str) -> None:
     kernel = KERNELS[name]
     exact = CASES_BY_NAME["33x97"].matrix(storage(kernel))
@@ -164,6 +179,7 @@ def test_prepares_from_every_format_or_says_why_not(name: str, source: str) -> N
     params: dict[str, object] = {"bsr": {"block": (4, 4)}, "nm": {"n": 2, "m": 4}}.get(source, {})
     nm = CASES_BY_NAME["31x95"].matrix("nm") if source == "nm" else None
     a = nm or CASES_BY_NAME["64x256"].matrix("csr").convert(source, **params)
+    a = with_values(a, kernel.dtype) if is_integer(kernel) else a
     reason = kernel.rejects(a, 8)
     if reason is not None:
         assert kernel.format in reason
@@ -171,7 +187,30 @@ def test_prepares_from_every_format_or_says_why_not(name: str, source: str) -> N
     x = random_dense((a.shape[1], 8), 0.0, seed=6)
     out = np.full((a.shape[0], 8), np.nan, dtype=np.float32)
     kernel.prepare(a).run(x, out)
-    assert_close(out, bound(a.astype(kernel.dtype), x))
+    assert_close(out, bound(a if is_integer(kernel) else a.astype(kernel.dtype), x, **sums(is_integer(kernel))))
+
+
+@pytest.mark.parametrize("scale_group", [32, 64, 128])
+@pytest.mark.parametrize("name", [name for name in USABLE if is_integer(KERNELS[name])])
+def test_scales_for_groups_of_columns(name: str, scale_group: int) -> None:
+    kernel = KERNELS[name]
+    a = CASES_BY_NAME["65x257"].matrix(storage(kernel), kernel.dtype, group=scale_group)
+    x = random_dense((a.shape[1], 9), 0.0, seed=5)
+    out = np.full((a.shape[0], 9), np.nan, dtype=np.float32)
+    kernel.prepare(a).run(x, out)
+    assert_close(out, bound(a, x, **sums(True)))
+
+
+@pytest.mark.parametrize("name", [name for name in USABLE if is_integer(KERNELS[name])])
+def test_refuses_zero_points_and_values_that_are_no_codes(name: str) -> None:
+    kernel = KERNELS[name]
+    for a in (
+        CASES_BY_NAME["33x97"].matrix(storage(kernel)),
+        CASES_BY_NAME["33x97"].matrix(storage(kernel), kernel.dtype, symmetric=False),
+    ):
+        reason = kernel.rejects(a, 8)
+        assert reason is not None
+        assert "quantise" in reason
 
 
 @pytest.mark.parametrize("name", USABLE)
@@ -203,7 +242,7 @@ def test_reads_memory_that_it_may_not_write(name: str) -> None:
         array.setflags(write=False)
     out = np.full((a.shape[0], 8), np.nan, dtype=np.float32)
     kernel.prepare(a).run(x, out, bias=bias)
-    assert_close(out, bound(a, x, bias=bias))
+    assert_close(out, bound(a, x, bias=bias, **sums(is_integer(kernel))))
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -236,7 +275,7 @@ def test_any_number_of_threads(name: str, threads: int) -> None:
         kernel.prepare(a).run(x, out)
     finally:
         set_num_threads(before)
-    assert_close(out, bound(a, x))
+    assert_close(out, bound(a, x, **sums(is_integer(kernel))))
 
 
 def test_the_native_module_is_there() -> None:

@@ -129,8 +129,8 @@ const Quantised& quantise_x(const float* x, int64_t cols, int64_t lanes, int bia
         const float here = most[(p * blocks + b) * kPanel + t];
         size = here > size || here != here ? here : size;
       }
-      // Below the smallest normal number 1 / scale would be infinite; there x counts as zero.
-      out.scales[p * kPanel + t] = !(size <= 3.4e38f) ? NAN : size < 1e-34f ? 0.0f : size / 127.0f;
+      // Where the scale would be subnormal, x counts as zero.
+      out.scales[p * kPanel + t] = !(size <= 3.4e38f) ? NAN : size < 0x1p-119f ? 0.0f : size / 127.0f;
     }
   }
   pool.parallel(panels * blocks, [&](int64_t task, int) {

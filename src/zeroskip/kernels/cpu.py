@@ -48,7 +48,11 @@ class NativePrepared:
 
 @dataclass(frozen=True)
 class NativeKernel:
-    """One line of the native kernel table."""
+    """One line of the native kernel table.
+
+    Attributes:
+        integer: Whether it rounds x to int8 and adds products of codes in integers.
+    """
 
     name: str
     op: str
@@ -57,12 +61,15 @@ class NativeKernel:
     isa: str
     reason: str | None
     doc: str
+    integer: bool = False
     origin: str = "native"
 
     def why_not(self) -> str | None:
         return self.reason
 
     def rejects(self, a: SparseMatrix, n: int) -> str | None:
+        if self.integer:
+            return self._rejects_codes(a)
         if self.format in ("bsr", "nm") and a.name != self.format:
             needs = "block=(r, c)" if self.format == "bsr" else "n=..., m=..."
             return f"it takes {self.format} only and a is {a.name}; pass a.convert({self.format!r}, {needs})"
@@ -70,9 +77,23 @@ class NativeKernel:
             return f"it takes blocks of 4, 8, ... rows and a has {a.block[0]}; pass a.convert('bsr', block=(4, 1))"
         return None
 
+    def _rejects_codes(self, a: SparseMatrix) -> str | None:
+        """What the kernels of integer codes ask of a matrix."""
+        if a.dtype != self.dtype or a.scales is None:
+            return f"it takes {self.dtype} codes and a is {a.dtype}; quantise it: quantize.quantize(a, {self.dtype!r})"
+        if not a.scales.symmetric:
+            return "it takes symmetric codes and a has zero points; quantise it with symmetric=True"
+        if self.format == "nm" and not (isinstance(a, NM) and 16 % a.m == 0):
+            found = f"{a.n}:{a.m}" if isinstance(a, NM) else a.name
+            return f"it takes N:M with M of 2, 4, 8 or 16 and a is {found}; pass a.convert('nm', n=..., m=16)"
+        return None
+
     def prepare(self, a: SparseMatrix) -> NativePrepared:
         source = a if a.scales is None or self.dtype in INTEGERS else a.astype("float32")
-        arrays, dtype, params = _SOURCES[self.format](source)
+        arrays, dtype, params = (_dense_codes if self.integer and self.format == "dense" else _SOURCES[self.format])(source)
+        if source.scales is not None:
+            arrays = {**arrays, **source.scales.arrays(), "scales": _bits(source.scales.values)}
+            params = {**params, "group": source.scales.group}
         packed = _native.pack(self.name, a.shape[0], a.shape[1], self.format, arrays, dtype, params)
         return NativePrepared(a.shape, packed)
 
@@ -95,6 +116,13 @@ def _bitmask(a: SparseMatrix) -> Source:
 
 def _dense(a: SparseMatrix) -> Source:
     return {"data": a.to_dense()}, "float32", {}
+
+
+def _dense_codes(a: SparseMatrix) -> Source:
+    entries = a.entries()
+    codes = np.zeros(a.shape, dtype=np.int8)
+    codes[entries.rows, entries.cols] = entries.data
+    return {"data": codes}, a.dtype, {}
 
 
 def _bsr(a: SparseMatrix) -> Source:
@@ -145,5 +173,6 @@ for _row in _native.kernels():
                 isa=_row["isa"],
                 reason=_row["why_not"],
                 doc=_row.get("doc", ""),
+                integer=_row["integer"],
             ),
         )

@@ -13,12 +13,10 @@ import numpy as np
 from .._errors import DamagedFile, FormatError, KernelUnavailable
 from ..formats import BSR, CSR, INTEGERS, NM, Bitmask, SparseMatrix
 from ..io import DENSE, DenseMatrix, Matrix
-from ..kernels import Kernel, Prepared, registry
+from ..kernels import ISAS, Kernel, Prepared, registry
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-ISA_ORDER = ("scalar", "neon", "avx2", "avx512")
 
 
 @dataclass(frozen=True)
@@ -104,8 +102,8 @@ def native_kernels() -> list[Kernel]:
     best: dict[tuple[str, str], int] = {}
     for kernel in usable:
         key = (kernel.format, kernel.dtype)
-        best[key] = max(best.get(key, -1), ISA_ORDER.index(kernel.isa))
-    return [kernel for kernel in usable if ISA_ORDER.index(kernel.isa) == best[kernel.format, kernel.dtype]]
+        best[key] = max(best.get(key, -1), ISAS.index(kernel.isa))
+    return [kernel for kernel in usable if ISAS.index(kernel.isa) == best[kernel.format, kernel.dtype]]
 
 
 def stand_in(name: str, format: str, dtype: str) -> tuple[str, str | None]:
