@@ -252,7 +252,7 @@ def test_the_layers_of_the_design_are_those_that_are_checked() -> None:
     assert order is not None
     documented = [sorted(re.findall(r"\w+", part)) for part in order[0].split(">")]
     contract = pyproject()["tool"]["importlinter"]["contracts"][0]["layers"]
-    checked = [sorted(set(re.findall(r"\w+", layer)) - {"testing"}) for layer in contract]
+    checked = [sorted(re.findall(r"\w+", layer)) for layer in contract]
     assert checked == documented
 
 
