@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+# Before anything of zeroskip runs, here or in a process of a test: the user's cache is neither read nor written.
+CACHE = Path(tempfile.mkdtemp(prefix="zeroskip-tests-"))
+os.environ["ZEROSKIP_CACHE_DIR"] = str(CACHE)
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+
 # Examples are drawn from a fixed seed: a failure is there on every run, and a pass means the same everywhere.
 settings.register_profile("zeroskip", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("zeroskip")
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> None:
+    """No test meets the measurements of another one."""
+    (CACHE / "choices.json").unlink(missing_ok=True)
+    if cache := sys.modules.get("zeroskip.ops._cache"):
+        cache.forget()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ examples:
 
 MODEL is what `zeroskip prune` wrote, or any model it takes. Dense kernels are always among the candidates: a layer
 where sparsity does not pay runs dense, and the plan says so. --optimize speed packs a layer for each batch size;
-memory keeps one packing; balanced (the default) packs again only where that gains more than 10 %.
+memory keeps one packing; balanced (the default) packs again only where that gains more than 10 %. What was measured
+here for layers like these is taken from the cache folder (`zeroskip doctor` shows it) unless --fresh is given.
 """
 
 
@@ -35,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--optimize", choices=("balanced", "speed", "memory"), default="balanced", help="what to aim at")
     how.add_argument("--kernels", type=names, metavar="NAME,...", help="sparse kernels to choose from (all)")
     how.add_argument("--budget", type=not_negative, metavar="S", help="seconds of measuring (40)")
+    how.add_argument(
+        "--fresh", action="store_true", help="measure anew, also layers like those of an earlier compilation"
+    )
     add_threads(how)
 
 
@@ -51,6 +55,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             args.model,
             optimize=args.optimize,
             threads=args.threads,
+            cache=not args.fresh,
             progress=bars,
             **{key: value for key, value in given.items() if value is not None},
         )

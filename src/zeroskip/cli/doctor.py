@@ -47,6 +47,7 @@ def examine() -> dict[str, Any]:
     report["commit"] = machine.commit()
     report["kernels"] = _kernel_counts()
     report["peers"] = _peers()
+    report["cache"] = _cache()
     report["environment"] = {name: os.environ.get(name) for name in VARIABLES}
     report["warnings"] = _warnings(report)
     return report
@@ -58,6 +59,13 @@ def _other_threads() -> dict[str, int | None]:
     except ImportError:
         return {"torch": None}
     return {"torch": torch.get_num_threads()}
+
+
+def _cache() -> dict[str, Any]:
+    """Where measurements are kept, and how much of them there is."""
+    from ..ops import _cache as cache
+
+    return cache.describe()
 
 
 def _kernel_counts() -> dict[str, dict[str, int]]:
@@ -149,6 +157,7 @@ def _machine_lines(report: dict[str, Any]) -> list[str]:
             f"{isa}: {count['usable']} usable" + (f", {count['not_usable']} not" if count["not_usable"] else "")
             for isa, count in report["kernels"].items()
         ),
+        f"  cache       {_cache_line(report['cache'])}",
         f"  system      {machine['system']}",
         "",
         "versions",
@@ -161,6 +170,13 @@ def _machine_lines(report: dict[str, Any]) -> list[str]:
         f"  {name:<22}{value if value is not None else 'not set'}" for name, value in report["environment"].items()
     ]
     return lines
+
+
+def _cache_line(cache: dict[str, Any]) -> str:
+    if cache["folder"] is None:
+        return "switched off"
+    count, size = cache["entries"], _size(cache["nbytes"])
+    return f"{cache['folder']}, {count} measurement{'s' * (count != 1)}, {size}" if count else cache["folder"]
 
 
 def _size(count: int) -> str:

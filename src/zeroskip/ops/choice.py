@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ..formats import BSR, SparseMatrix, value_bytes
-from ..kernels import Kernel, Prepared, registry
+from ..formats import BSR, COO, NM, SparseMatrix, value_bytes
+from ..kernels import ISAS, Kernel, Prepared, registry
 from ..kernels._base import Float32
 
 # A sample shorter than this is mostly clock and call; shorter kernels run several times in one sample.
@@ -60,10 +62,9 @@ def candidates(a: SparseMatrix, n: int) -> list[Kernel]:
 
 def _best_isa(kernels: Sequence[Kernel]) -> list[Kernel]:
     """For each format and dtype, the kernels of the newest instruction set that has one."""
-    order = ("scalar", "neon", "avx2", "avx512")
 
     def rank(kernel: Kernel) -> int:
-        return order.index(kernel.isa) if kernel.isa in order else len(order)
+        return ISAS.index(kernel.isa) if kernel.isa in ISAS else len(ISAS)
 
     best: dict[tuple[str, str], int] = {}
     for kernel in kernels:
@@ -96,12 +97,67 @@ def hopeless(kernels: Sequence[Kernel], a: SparseMatrix, n: int) -> dict[str, st
     best = min(costs.values(), default=0.0)
     reasons = {}
     for kernel in kernels:
-        tile = _TILE.search(kernel.name)
-        if tile and not 1 < n <= int(tile[1]):
-            reasons[kernel.name] = f"made for 2 to {tile[1]} columns"
+        if size := wrong_size(kernel.name, n):
+            reasons[kernel.name] = size
         elif kernel.format != "dense" and costs[kernel.name] > HOPELESS * best:
             reasons[kernel.name] = f"estimated at {costs[kernel.name] / best:.1f}x the cost of the best candidate"
     return reasons
+
+
+def wrong_size(name: str, n: int) -> str | None:
+    """Why a kernel is not meant for `n` columns of x, by its name; None where it is."""
+    tile = _TILE.search(name)
+    return f"made for 2 to {tile[1]} columns" if tile and not 1 < n <= int(tile[1]) else None
+
+
+def statistics_of(a: SparseMatrix) -> dict[str, Any]:
+    """What the time of a kernel depends on, JSON-able: matrices with equal statistics share a measurement.
+
+    The number of entries is in steps of 2 %; the spread of the rows' counts is their standard deviation over their
+    mean, in steps of a quarter.
+    """
+    return {
+        "format": a.name,
+        "params": a.params,
+        "dtype": a.dtype,
+        "scales": None if a.scales is None else [a.scales.group, a.scales.symmetric],
+        "shape": list(a.shape),
+        "nnz": round(50 * math.log(a.nnz)) if a.nnz else None,
+        "spread": round(4 * _spread(a)),
+    }
+
+
+def _spread(a: SparseMatrix) -> float:
+    if isinstance(a, NM) or not a.nnz:
+        return 0.0
+    indptr = getattr(a, "indptr", None)
+    if indptr is None:
+        rows = a.row if isinstance(a, COO) else a.entries().rows
+        counts = np.bincount(rows, minlength=a.shape[0])
+    else:
+        counts = np.diff(indptr)
+    return float(counts.std() / counts.mean())
+
+
+def measured_from(value: object, names: Sequence[str]) -> tuple[Measured, ...] | None:
+    """What `measured_as_json` wrote about these candidates; None where it is damaged or about others."""
+    if not isinstance(value, list) or not all(isinstance(row, list) and len(row) == 5 for row in value):
+        return None
+    found = []
+    for kernel, time_s, prepare_s, nbytes, skipped in value:
+        numbers = [item for item in (time_s, prepare_s, nbytes) if item is not None]
+        if any(isinstance(item, bool) or not isinstance(item, int | float) for item in numbers):
+            return None
+        if not all(0 <= item < math.inf for item in numbers) or not isinstance(skipped, str | None):
+            return None
+        found.append(Measured(kernel, time_s, prepare_s, nbytes, skipped))
+    timed = any(item.time_s for item in found)
+    return tuple(found) if timed and sorted(names) == sorted(str(item.kernel) for item in found) else None
+
+
+def measured_as_json(measured: Sequence[Measured]) -> list[list[Any]]:
+    """Candidates as rows of a JSON document."""
+    return [[item.kernel, item.time_s, item.prepare_s, item.nbytes, item.skipped] for item in measured]
 
 
 def measure(

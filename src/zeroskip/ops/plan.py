@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from .._errors import InvalidArgument
 from ..formats import SparseMatrix, like, registry
 from ..kernels import Kernel, Prepared
 from ..kernels._base import Float32
+from . import _cache
 from ._check import (
     check_activation,
     check_bias,
@@ -24,7 +25,16 @@ from ._check import (
     check_operand,
     check_operation,
 )
-from .choice import Measured, candidates, decide, hopeless, measure
+from .choice import (
+    Measured,
+    candidates,
+    decide,
+    hopeless,
+    measure,
+    measured_as_json,
+    measured_from,
+    statistics_of,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +102,7 @@ def plan(
     kernel: str = "auto",
     budget_s: float = 0.2,
     flush_bytes: int = 0,
+    cache: bool = True,
 ) -> Plan:
     """Choose (or take) a kernel for `a` and pack the matrix for it.
 
@@ -102,6 +113,8 @@ def plan(
         kernel: "auto" measures the candidates, dense ones among them; a name of `zeroskip list kernels` is taken.
         budget_s: Time to measure, beside packing each candidate.
         flush_bytes: As in `choice.measure`.
+        cache: Whether to take times that were measured before for a matrix like this one, here and with the same
+            kernels; the reason then says "from cache". False measures anew, and later calls take what it finds.
     Returns:
         The plan; call it with x.
     Raises:
@@ -118,7 +131,7 @@ def plan(
         packed = _Packer(a).pack(check_kernel("plan", kernel, a, n))
         found = Measured(kernel, None, packed.seconds, packed.prepared.nbytes, "named by the caller")
         return _plan(op, packed, "named by the caller", (found,))
-    return _measured_plan(op, a, n, budget_s, flush_bytes)
+    return _measured_plan(op, a, n, budget_s, flush_bytes, cache)
 
 
 @dataclass(frozen=True)
@@ -150,11 +163,38 @@ class _Packer:
         return self._converted[name]
 
 
-def _measured_plan(op: str, a: SparseMatrix, n: int, budget_s: float, flush_bytes: int) -> Plan:
+def _measured_plan(op: str, a: SparseMatrix, n: int, budget_s: float, flush_bytes: int, cache: bool) -> Plan:
     found = candidates(a, n)
-    dropped = hopeless(found, a, n)
+    names = [kernel.name for kernel in found]
     packer = _Packer(a)
-    packed = {kernel.name: packer.pack(kernel) for kernel in found if kernel.name not in dropped}
+    packed: dict[str, _Packed] = {}
+    key = {"what": op, **statistics_of(a), "n": n, "flush_bytes": flush_bytes, "kernels": names}
+    measured = measured_from(_cache.recall(key, budget_s=budget_s), names) if cache else None
+    remembered = measured is not None
+    if measured is None:
+        dropped = hopeless(found, a, n)
+        packed = {kernel.name: packer.pack(kernel) for kernel in found if kernel.name not in dropped}
+        measured = _measure(op, packed, dropped, n, budget_s, flush_bytes, found)
+        _cache.remember(key, measured_as_json(measured), budget_s=budget_s)
+    winner, reason = decide(measured, {kernel.name: kernel.format for kernel in found})
+    if a.scales is not None and all(kernel.dtype != a.dtype for kernel in found):
+        reason += f"; no kernel here takes {a.dtype} values, they run dequantised to float32"
+    if remembered:
+        reason += "; from cache"
+        packed[winner] = packer.pack(next(kernel for kernel in found if kernel.name == winner))
+    return _plan(op, packed[winner], reason, measured)
+
+
+def _measure(
+    op: str,
+    packed: Mapping[str, _Packed],
+    dropped: Mapping[str, str],
+    n: int,
+    budget_s: float,
+    flush_bytes: int,
+    found: Sequence[Kernel],
+) -> tuple[Measured, ...]:
+    """Every candidate with its time, or why it has none."""
     dense = [kernel.name for kernel in found if kernel.format == "dense"]
     times = measure(
         [item.prepared for item in packed.values()],
@@ -164,15 +204,11 @@ def _measured_plan(op: str, a: SparseMatrix, n: int, budget_s: float, flush_byte
         flush_bytes=flush_bytes,
         keep=dense[:1],
     )
-    measured = [
+    timed = [
         Measured(name, spent, item.seconds, item.prepared.nbytes)
         for (name, item), spent in zip(packed.items(), times, strict=True)
     ]
-    measured += [Measured(name, None, None, None, why) for name, why in dropped.items()]
-    winner, reason = decide(measured, {kernel.name: kernel.format for kernel in found})
-    if a.scales is not None and all(kernel.dtype != a.dtype for kernel in found):
-        reason += f"; no kernel here takes {a.dtype} values, they run dequantised to float32"
-    return _plan(op, packed[winner], reason, tuple(measured))
+    return (*timed, *(Measured(name, None, None, None, why) for name, why in dropped.items()))
 
 
 def _plan(op: str, packed: _Packed, reason: str, measured: Sequence[Measured]) -> Plan:
@@ -181,7 +217,7 @@ def _plan(op: str, packed: _Packed, reason: str, measured: Sequence[Measured]) -
 
 
 _Key = tuple[str, str, int]
-_cache: weakref.WeakKeyDictionary[SparseMatrix, dict[_Key, Plan]] = weakref.WeakKeyDictionary()
+_plans: weakref.WeakKeyDictionary[SparseMatrix, dict[_Key, Plan]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -194,11 +230,11 @@ def cached_plan(op: str, a: SparseMatrix, n: int, kernel: str) -> Plan:
     size = 1 if kernel != "auto" else min(256, 1 << max(0, n - 1).bit_length())
     key = (op, kernel, size)
     with _lock:
-        found = _cache.get(a, {}).get(key)
+        found = _plans.get(a, {}).get(key)
     if found is None:
         found = plan(op, a, n=1 if op == "spmv" else max(1, min(n, 256)), kernel=kernel)
         with _lock:
-            plans = _cache.setdefault(a, {})
+            plans = _plans.setdefault(a, {})
             packed = next((other.prepared for other in plans.values() if other.kernel == found.kernel), found.prepared)
             found = plans[key] = replace(found, prepared=packed)
     return found

@@ -116,7 +116,7 @@ def _reason(group: Group, pick: Timing, rival: Timing, timings: Sequence[Timing]
         text += f"; packed a second time ({_mb(pick.nbytes)})"
     if group.borrowed is not None:
         text += f"; measured at sparsity {group.borrowed:.2f}, time ran out"
-    return text
+    return text + ("; from cache" if group.cached else "")
 
 
 def _mb(nbytes: int) -> str:

@@ -45,6 +45,7 @@ def compile(
     kernels: Sequence[str] | None = None,
     budget_s: float = 40.0,
     threads: int | None = None,
+    cache: bool = True,
     progress: Progress | None = None,
 ) -> CompiledModel | CompiledModule:
     """Compile a model for this processor.
@@ -62,6 +63,8 @@ def compile(
         kernels: Names of the sparse kernels to choose from; None for all. Dense ones are always measured.
         budget_s: Time to measure, in all.
         threads: Threads of the native kernels, for the whole process; None leaves them as they are.
+        cache: Whether to take what earlier compilations measured on layers like these; the reasons then say "from
+            cache". False measures anew. docs/compile.md says where it is kept.
         progress: Called with (stage, done, total); stages are lower, read, measure and pack.
     Returns:
         The compiled model, called like the one it came from: a `CompiledModel`, or of an unknown family a
@@ -76,7 +79,7 @@ def compile(
     if threads is not None:
         native().set_num_threads(threads)
     sizes = sorted(set(batch_sizes))
-    settings = Settings(values, sizes, optimize, kernels, budget_s, progress)
+    settings = Settings(values, sizes, optimize, kernels, budget_s, progress, cache)
     if loaded.family == "unknown":
         from .fallback import compile_modules
 
@@ -106,12 +109,14 @@ class Settings:
         kernels: Sequence[str] | None,
         budget_s: float,
         progress: Progress | None,
+        cache: bool = True,
     ) -> None:
         self.values = values
         self.sizes = sizes
         self.optimize = optimize
         self.kernels = kernels
         self.budget_s = budget_s
+        self.cache = cache
         self.progress: Progress = progress or (lambda stage, done, total: None)
 
 
@@ -220,6 +225,7 @@ def measured_choices(
         only=settings.kernels,
         budget_s=settings.budget_s,
         cold_bytes=3 * last_cache // 2 if total > _CACHED_SHARE * last_cache else 0,
+        cache=settings.cache,
         progress=settings.progress,
     )
     found: dict[str, tuple[Choice, ...]] = {}

@@ -6,6 +6,7 @@ caches, so a kernel at one token is timed over several of them, with weights tha
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,8 @@ import numpy.typing as npt
 from ..formats import BSR, NM, SparseMatrix
 from ..io import DENSE, Matrix
 from ..kernels import Kernel
-from ..ops.choice import HOPELESS, hopeless
+from ..ops import _cache
+from ..ops.choice import HOPELESS, hopeless, statistics_of
 from .packing import Packed, native, native_kernels, pack, threaded
 
 Progress = Callable[[str, int, int], None]
@@ -67,11 +69,13 @@ class Group:
         layers: They are alike in shape, sparsity and pattern.
         timings: None where no sparse kernel was a candidate.
         borrowed: The sparsity whose measurement was taken when time had run out.
+        cached: Whether an earlier run measured it.
     """
 
     layers: list[Layer]
     timings: list[Timing] = field(default_factory=list)
     borrowed: float | None = None
+    cached: bool = False
 
 
 def groups_of(layers: Sequence[Layer]) -> list[Group]:
@@ -91,6 +95,7 @@ def measure_groups(
     only: Sequence[str] | None,
     budget_s: float,
     cold_bytes: int,
+    cache: bool = True,
     progress: Progress | None = None,
 ) -> None:
     """Fill in the timings of each group.
@@ -103,6 +108,7 @@ def measure_groups(
         only: Names of sparse kernels to try; None for all.
         budget_s: Time for all. When it is spent, what is left borrows from the nearest sparsity of its shape.
         cold_bytes: At one token, run over this many bytes of weights in turn; 0 where the model fits the caches.
+        cache: Whether to take what an earlier run measured on layers like these; what is measured is kept either way.
         progress: Called with ("measure", done, total).
     """
     end = time.perf_counter() + budget_s
@@ -110,16 +116,25 @@ def measure_groups(
     for done, group in enumerate(order):
         if progress:
             progress("measure", done, len(order))
+        kernels = candidates(group, values=values, float32_too=float32_too, only=only, sizes=sizes)
+        if all(kernel.format == DENSE for kernel in kernels):
+            continue  # there is nothing to choose
+        key = _cache_key(group, kernels, sizes, cold_bytes)
+        known = timings_from(_cache.recall(key, budget_s=budget_s), kernels, sizes) if cache else None
+        if known is not None:
+            group.timings, group.cached = known, True
+            continue
         left = end - time.perf_counter()
         nearest = _nearest(group, [other for other in order[:done] if other.borrowed is None])
         if left <= 0 and nearest is not None:
             group.timings, group.borrowed = nearest.timings, nearest.layers[0].sparsity
             continue
         share = max(0.0, left) / (len(order) - done)
-        kernels = candidates(group, values=values, float32_too=float32_too, only=only, sizes=sizes)
-        if all(kernel.format == DENSE for kernel in kernels):
-            continue  # there is nothing to choose
         group.timings = _measure(group, kernels, sizes, min(share / len(sizes), _SHARE_S), cold_bytes)
+        _cache.remember(
+            key, [[item.kernel, item.nbytes, *item.times.values()] for item in group.timings], budget_s=budget_s
+        )
+    _cache.flush()
     if progress:
         progress("measure", len(order), len(order))
 
@@ -147,6 +162,35 @@ def candidates(
     ruled_out = [set(hopeless([*dense, *sparse], matrix, n)) for n in sizes]
     everywhere = set.intersection(*ruled_out) if ruled_out else set()
     return [*dense, *(kernel for kernel in sparse if kernel.name not in everywhere)]
+
+
+def _cache_key(group: Group, kernels: Sequence[Kernel], sizes: Sequence[int], cold_bytes: int) -> dict[str, object]:
+    matrix, structured = group.layers[0].matrix, group.layers[0].structured
+    return {
+        "what": "layer",
+        **(statistics_of(matrix) if isinstance(matrix, SparseMatrix) else {}),
+        "structured": None if structured is None else statistics_of(structured),
+        "kernels": [kernel.name for kernel in kernels],
+        "sizes": list(sizes),
+        "cold_bytes": cold_bytes,
+    }
+
+
+def timings_from(value: object, kernels: Sequence[Kernel], sizes: Sequence[int]) -> list[Timing] | None:
+    """Timings of these kernels at these sizes as the cache holds them; None where they are damaged or missing."""
+    if not isinstance(value, list) or len(value) != len(kernels):
+        return None
+    found = []
+    for row, kernel in zip(value, kernels, strict=True):
+        if not isinstance(row, list) or len(row) != 2 + len(sizes) or row[0] != kernel.name:
+            return None
+        if any(isinstance(item, bool) or not isinstance(item, int | float) for item in row[1:]):
+            return None
+        if not all(0 < item < math.inf for item in row[1:]):
+            return None
+        times = dict(zip(sizes, row[2:], strict=True))
+        found.append(Timing(kernel.name, kernel.format, kernel.dtype, int(row[1]), times))
+    return found
 
 
 def matrix_for(kernel: Kernel, layer: Layer) -> Matrix:
