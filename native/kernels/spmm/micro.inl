@@ -224,6 +224,10 @@ void cell_one_narrow(const CellView& c, const float* x, float* y) { cell_one_any
 #if defined(__AVX2__)
 template <ValueType Type> inline __m256 load8(const void* values, int64_t at) {
   if (Type == ValueType::f32) return _mm256_loadu_ps(static_cast<const float*>(values) + at);
+  if (Type == ValueType::i8) {
+    const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(static_cast<const int8_t*>(values) + at));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes));
+  }
   const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(static_cast<const uint16_t*>(values) + at));
   if (Type == ValueType::f16) return _mm256_cvtph_ps(half);
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));

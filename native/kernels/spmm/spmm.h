@@ -14,6 +14,15 @@ struct CellView {
   const float* values;
 };
 
+// Rows in order: the columns and values of row r are starts[r] to starts[r + 1].
+struct RowsView {
+  int64_t rows;
+  const int64_t* starts;
+  const uint16_t* columns;
+  const void* values;
+  const float* scales;  // [row], or null
+};
+
 constexpr int64_t kSumLanes = 8;
 
 // rows x width of y: act(y + bias[row]) + residual.
@@ -43,6 +52,8 @@ struct Micro {
   // 16 bytes past the end it returns.
   uint8_t* (*expand_nibbles)(const uint8_t* codes, int64_t count, const uint8_t* base, uint8_t* out);
   void (*widen)(const void* values, ValueType type, int64_t n, float* out);
+  // Rows of any length times x at `width` lanes, 1 or more.
+  void (*rows)(const RowsView&, ValueType type, const float* x, int64_t width, float* y, int64_t ldy, bool first);
   Finish finish;
 };
 
@@ -65,6 +76,10 @@ static inline void run_narrow(const Packed& packed, const float* x, int64_t lane
   run_cells(packed, x, lanes, y, e, pool);
 }
 void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
+
+// csr for one lane (rows.cc).
+std::unique_ptr<Packed> pack_rows(const Source& source, Format format, ValueType type, Isa isa);
+void run_rows(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
 
 // dense and nm in integer codes (groups.cc).
 std::unique_ptr<Packed> pack_groups(const Source& source, Format format, ValueType type, Isa isa);

@@ -1,10 +1,11 @@
 #if defined(__aarch64__)
 #include "micro.inl"
+#include "rows.inl"
 
 namespace zs {
 
-extern const Micro micro_neon = {cell, cell_narrow, cell_one,    cell_one_narrow, bits_one, sum_lanes,
-                                 quad, quad_one,    expand_bits, expand_nibbles,  widen,    finish};
+extern const Micro micro_neon = {cell,     cell_narrow, cell_one,       cell_one_narrow, bits_one, sum_lanes, quad,
+                                 quad_one, expand_bits, expand_nibbles, widen,           rows,     finish};
 
 }  // namespace zs
 #endif

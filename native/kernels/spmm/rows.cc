@@ -1,0 +1,122 @@
+// CSR for one lane: rows as they are, columns of 16 bits. At one lane every entry costs its own bytes and one fetch of x, and
+// nothing is gained by blocks; long rows leave little but the entries themselves. Tasks have equal numbers of entries, so that a
+// few heavy rows do not hold up the rest.
+//
+// Matrices of more than 65536 columns are cut into blocks of so many.
+#include <vector>
+
+#include "blocks.h"
+#include "source.h"
+
+namespace zs {
+namespace {
+
+constexpr int64_t kColumns = 65536;
+constexpr int64_t kTaskEntries = 8192;
+
+struct RowMatrix : Packed {
+  ValueType type = ValueType::f32;
+  int64_t col_blocks = 0;
+  std::vector<int64_t> starts;  // [column block][row], and the end
+  std::vector<int64_t> cuts;  // rows at which tasks begin, and the end
+  std::vector<float> scales;  // [row], for codes
+  Buffer columns, values;
+
+  int64_t bytes() const override {
+    return static_cast<int64_t>(8 * (starts.size() + cuts.size()) + 4 * scales.size()) + columns.bytes() + values.bytes();
+  }
+};
+
+// Rows in tasks of about as many entries each, by the entries of all column blocks.
+void cut_rows(RowMatrix& a, const RowReader& reader) {
+  int64_t total = 0;
+  for (int64_t r = 0; r < a.rows; ++r) total += reader.count(r);
+  const int64_t threads = Pool::get().size();
+  const int64_t tasks = std::clamp<int64_t>(total / kTaskEntries, threads, 16 * threads);
+  int64_t seen = 0;
+  a.cuts.push_back(0);
+  for (int64_t r = 0; r < a.rows; ++r) {
+    seen += reader.count(r);
+    const bool full = seen * tasks >= total * static_cast<int64_t>(a.cuts.size());
+    if (full && r + 1 < a.rows) a.cuts.push_back(r + 1);
+  }
+  a.cuts.push_back(a.rows);
+}
+
+void lay_out(RowMatrix& a, const RowReader& reader) {
+  std::vector<int32_t> cols;
+  std::vector<int64_t> count(a.col_blocks * a.rows);
+  for (int64_t r = 0; r < a.rows; ++r) {
+    if (a.col_blocks == 1) {
+      count[r] = reader.count(r);
+      continue;
+    }
+    const int64_t n = reader.columns(r, cols);
+    for (int64_t i = 0; i < n; ++i) ++count[cols[i] / kColumns * a.rows + r];
+  }
+  a.starts.push_back(0);
+  for (int64_t n : count) a.starts.push_back(a.starts.back() + n);
+  a.columns = Buffer(2 * a.starts.back());
+  a.values = Buffer(a.starts.back() * value_bytes(a.type));
+}
+
+void fill(RowMatrix& a, const Source& source, const RowReader& reader) {
+  const int64_t size = value_bytes(a.type);
+  const bool as_it_is = source.type == a.type && source.format != Format::bsr;
+  uint16_t* columns = reinterpret_cast<uint16_t*>(a.columns.data());
+  Pool::get().parallel(static_cast<int64_t>(a.cuts.size()) - 1, [&](int64_t task, int) {
+    std::vector<int32_t> cols;
+    std::vector<float> values;
+    for (int64_t r = a.cuts[task]; r < a.cuts[task + 1]; ++r) {
+      const int64_t n = as_it_is ? reader.columns(r, cols) : reader.read(r, cols, values);
+      for (int64_t i = 0, end; i < n; i = end) {
+        const int64_t block = cols[i] / kColumns, at = a.starts[block * a.rows + r];
+        end = i + (a.starts[block * a.rows + r + 1] - at);
+        for (int64_t j = i; j < end; ++j) columns[at + j - i] = static_cast<uint16_t>(cols[j] % kColumns);
+        if (as_it_is) {
+          memcpy(a.values.data() + at * size, static_cast<const uint8_t*>(source.data) + (reader.first(r) + i) * size,
+                 (end - i) * size);
+        } else {
+          store_values(a.values.data(), a.type, at, &values[i], end - i);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+
+std::unique_ptr<Packed> pack_rows(const Source& source, Format, ValueType type, Isa) {
+  if (is_code(source.type) && (source.type != type || source.zeros || source.scale_group)) return nullptr;
+  auto a = std::make_unique<RowMatrix>();
+  a->rows = source.rows;
+  a->cols = source.cols;
+  a->type = type;
+  a->col_blocks = std::max<int64_t>(1, (source.cols + kColumns - 1) / kColumns);
+  for (int64_t r = 0; is_code(type) && r < source.rows; ++r) a->scales.push_back(f16_to_float(source.scales[r]));
+  const RowReader reader(source);
+  cut_rows(*a, reader);
+  lay_out(*a, reader);
+  fill(*a, source, reader);
+  return a;
+}
+
+void run_rows(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& e, Pool& pool) {
+  const auto& a = static_cast<const RowMatrix&>(packed);
+  const Micro& micro = micro_of(a.kernel->isa);
+  const int64_t tasks = static_cast<int64_t>(a.cuts.size()) - 1;
+  pool.parallel(tasks * panel_count(lanes), [&](int64_t task, int) {
+    const int64_t begin = a.cuts[task % tasks], rows = a.cuts[task % tasks + 1] - begin, p = task / tasks;
+    const int64_t width = panel_width(lanes, p);
+    const YTile tile = tile_of(y, e.residual, a.rows, begin, p, width);
+    for (int64_t block = 0; block < a.col_blocks; ++block) {
+      const RowsView view{rows, a.starts.data() + block * a.rows + begin, reinterpret_cast<const uint16_t*>(a.columns.data()),
+                          a.values.data(), a.scales.empty() ? nullptr : a.scales.data() + begin};
+      const float* xs = x + p * kPanel * a.cols + block * kColumns * width;
+      micro.rows(view, a.type, xs, width, tile.y, tile.ldy, block == 0);
+    }
+    finish_tile(micro.finish, tile, begin, rows, width, e);
+  });
+}
+
+}  // namespace zs
