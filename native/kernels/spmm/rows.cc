@@ -1,8 +1,10 @@
-// CSR for one lane: rows as they are, columns of 16 bits. At one lane every entry costs its own bytes and one fetch of x, and
-// nothing is gained by blocks; long rows leave little but the entries themselves. Tasks have equal numbers of entries, so that a
+// CSR and bitmask for one lane: whole rows, with columns of 16 bits or one bit a column. At one lane every entry costs its own bytes
+// and one fetch of x, and nothing is gained by blocks; long rows leave little but the entries themselves. Tasks have equal numbers of entries, so that a
 // few heavy rows do not hold up the rest.
 //
-// Matrices of more than 65536 columns are cut into blocks of so many.
+// Listed columns beyond 65536 are cut into blocks of so many. Where a weight is not finite columns are listed for a bitmask as well:
+// its loop multiplies some value by zero in lanes that have none.
+#include <cmath>
 #include <vector>
 
 #include "blocks.h"
@@ -20,10 +22,12 @@ struct RowMatrix : Packed {
   std::vector<int64_t> starts;  // [column block][row], and the end
   std::vector<int64_t> cuts;  // rows at which tasks begin, and the end
   std::vector<float> scales;  // [row], for codes
-  Buffer columns, values;
+  int64_t mask_bytes = 0;  // a row; 0 where columns are listed
+  Buffer columns, masks, values;
 
   int64_t bytes() const override {
-    return static_cast<int64_t>(8 * (starts.size() + cuts.size()) + 4 * scales.size()) + columns.bytes() + values.bytes();
+    return static_cast<int64_t>(8 * (starts.size() + cuts.size()) + 4 * scales.size()) + columns.bytes() + masks.bytes() +
+           values.bytes();
   }
 };
 
@@ -54,9 +58,11 @@ void lay_out(RowMatrix& a, const RowReader& reader) {
     const int64_t n = reader.columns(r, cols);
     for (int64_t i = 0; i < n; ++i) ++count[cols[i] / kColumns * a.rows + r];
   }
-  a.starts.push_back(0);
+  a.starts.assign(1, 0);
   for (int64_t n : count) a.starts.push_back(a.starts.back() + n);
-  a.columns = Buffer(2 * a.starts.back());
+  a.columns = Buffer(a.mask_bytes ? 0 : 2 * a.starts.back());
+  a.masks = Buffer(a.rows * a.mask_bytes);
+  memset(a.masks.data(), 0, a.masks.bytes());
   a.values = Buffer(a.starts.back() * value_bytes(a.type));
 }
 
@@ -70,9 +76,13 @@ void fill(RowMatrix& a, const Source& source, const RowReader& reader) {
     for (int64_t r = a.cuts[task]; r < a.cuts[task + 1]; ++r) {
       const int64_t n = as_it_is ? reader.columns(r, cols) : reader.read(r, cols, values);
       for (int64_t i = 0, end; i < n; i = end) {
-        const int64_t block = cols[i] / kColumns, at = a.starts[block * a.rows + r];
+        const int64_t block = a.mask_bytes ? 0 : cols[i] / kColumns, at = a.starts[block * a.rows + r];
         end = i + (a.starts[block * a.rows + r + 1] - at);
-        for (int64_t j = i; j < end; ++j) columns[at + j - i] = static_cast<uint16_t>(cols[j] % kColumns);
+        for (int64_t j = i; j < end && !a.mask_bytes; ++j) columns[at + j - i] = static_cast<uint16_t>(cols[j] % kColumns);
+        for (int64_t j = i; j < end && a.mask_bytes; ++j) {
+          uint8_t& byte = a.masks.data()[r * a.mask_bytes + cols[j] / 8];
+          byte = static_cast<uint8_t>(byte | 1 << cols[j] % 8);
+        }
         if (as_it_is) {
           memcpy(a.values.data() + at * size, static_cast<const uint8_t*>(source.data) + (reader.first(r) + i) * size,
                  (end - i) * size);
@@ -84,20 +94,33 @@ void fill(RowMatrix& a, const Source& source, const RowReader& reader) {
   });
 }
 
+bool all_finite(const RowMatrix& a) {
+  if (is_code(a.type)) return true;
+  for (int64_t i = 0; i < a.starts.back(); ++i) {
+    if (!std::isfinite(value_at(a.values.data(), a.type, i))) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
-std::unique_ptr<Packed> pack_rows(const Source& source, Format, ValueType type, Isa) {
+std::unique_ptr<Packed> pack_rows(const Source& source, Format format, ValueType type, Isa) {
   if (is_code(source.type) && (source.type != type || source.zeros || source.scale_group)) return nullptr;
   auto a = std::make_unique<RowMatrix>();
   a->rows = source.rows;
   a->cols = source.cols;
   a->type = type;
-  a->col_blocks = std::max<int64_t>(1, (source.cols + kColumns - 1) / kColumns);
   for (int64_t r = 0; is_code(type) && r < source.rows; ++r) a->scales.push_back(f16_to_float(source.scales[r]));
   const RowReader reader(source);
   cut_rows(*a, reader);
-  lay_out(*a, reader);
-  fill(*a, source, reader);
+  const auto build = [&](bool masks) {
+    a->mask_bytes = masks ? (source.cols + 7) / 8 : 0;
+    a->col_blocks = masks ? 1 : std::max<int64_t>(1, (source.cols + kColumns - 1) / kColumns);
+    lay_out(*a, reader);
+    fill(*a, source, reader);
+  };
+  build(format == Format::bitmask);
+  if (a->mask_bytes && !all_finite(*a)) build(false);
   return a;
 }
 
@@ -110,8 +133,13 @@ void run_rows(const Packed& packed, const float* x, int64_t lanes, Output y, con
     const int64_t width = panel_width(lanes, p);
     const YTile tile = tile_of(y, e.residual, a.rows, begin, p, width);
     for (int64_t block = 0; block < a.col_blocks; ++block) {
-      const RowsView view{rows, a.starts.data() + block * a.rows + begin, reinterpret_cast<const uint16_t*>(a.columns.data()),
-                          a.values.data(), a.scales.empty() ? nullptr : a.scales.data() + begin};
+      const RowsView view{rows,
+                          a.starts.data() + block * a.rows + begin,
+                          reinterpret_cast<const uint16_t*>(a.columns.data()),
+                          a.mask_bytes ? a.masks.data() + begin * a.mask_bytes : nullptr,
+                          a.mask_bytes,
+                          a.values.data(),
+                          a.scales.empty() ? nullptr : a.scales.data() + begin};
       const float* xs = x + p * kPanel * a.cols + block * kColumns * width;
       micro.rows(view, a.type, xs, width, tile.y, tile.ldy, block == 0);
     }

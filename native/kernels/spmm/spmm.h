@@ -14,11 +14,13 @@ struct CellView {
   const float* values;
 };
 
-// Rows in order: the columns and values of row r are starts[r] to starts[r + 1].
+// Rows in order: the values of row r are starts[r] to starts[r + 1], and so are its columns, or masks[r][mask_bytes] has them.
 struct RowsView {
   int64_t rows;
   const int64_t* starts;
   const uint16_t* columns;
+  const uint8_t* masks;  // null for columns
+  int64_t mask_bytes;
   const void* values;
   const float* scales;  // [row], or null
 };
