@@ -4,7 +4,6 @@
 //
 // Listed columns beyond 65536 are cut into blocks of so many. Where a weight is not finite columns are listed for a bitmask as well:
 // its loop multiplies some value by zero in lanes that have none.
-#include <cmath>
 #include <vector>
 
 #include "blocks.h"
@@ -94,12 +93,20 @@ void fill(RowMatrix& a, const Source& source, const RowReader& reader) {
   });
 }
 
+// Whether there is neither NaN nor infinity: those have every bit of the exponent set.
+bool all_finite(const float* x, int64_t n) {
+  uint32_t most = 0;
+  for (int64_t i = 0; i < n; ++i) most = std::max(most, float_to_bits(x[i]) & 0x7fffffffu);
+  return most < 0x7f800000u;
+}
+
 bool all_finite(const RowMatrix& a) {
+  const int64_t n = a.starts.back();
   if (is_code(a.type)) return true;
-  for (int64_t i = 0; i < a.starts.back(); ++i) {
-    if (!std::isfinite(value_at(a.values.data(), a.type, i))) return false;
-  }
-  return true;
+  if (a.type == ValueType::f32) return all_finite(reinterpret_cast<const float*>(a.values.data()), n);
+  const uint16_t exponent = a.type == ValueType::bf16 ? 0x7f80 : 0x7c00;
+  const uint16_t* half = reinterpret_cast<const uint16_t*>(a.values.data());
+  return std::none_of(half, half + n, [=](uint16_t v) { return (v & exponent) == exponent; });
 }
 
 }  // namespace
@@ -128,6 +135,9 @@ void run_rows(const Packed& packed, const float* x, int64_t lanes, Output y, con
   const auto& a = static_cast<const RowMatrix&>(packed);
   const Micro& micro = micro_of(a.kernel->isa);
   const int64_t tasks = static_cast<int64_t>(a.cuts.size()) - 1;
+  Buffer padded;
+  const bool finite = lanes == 1 && a.mask_bytes && all_finite(x, a.cols);
+  if (finite) x = padded_lane(x, a.cols, padded);
   pool.parallel(tasks * panel_count(lanes), [&](int64_t task, int) {
     const int64_t begin = a.cuts[task % tasks], rows = a.cuts[task % tasks + 1] - begin, p = task / tasks;
     const int64_t width = panel_width(lanes, p);
@@ -139,7 +149,8 @@ void run_rows(const Packed& packed, const float* x, int64_t lanes, Output y, con
                           a.mask_bytes ? a.masks.data() + begin * a.mask_bytes : nullptr,
                           a.mask_bytes,
                           a.values.data(),
-                          a.scales.empty() ? nullptr : a.scales.data() + begin};
+                          a.scales.empty() ? nullptr : a.scales.data() + begin,
+                          finite};
       const float* xs = x + p * kPanel * a.cols + block * kColumns * width;
       micro.rows(view, a.type, xs, width, tile.y, tile.ldy, block == 0);
     }

@@ -58,27 +58,63 @@ inline float row_dot(const uint16_t* columns, const void* values, int64_t at, in
 #endif
 
 #if defined(__AVX2__)
-// For every mask byte the packed value of each lane, with the sign bit set where there is one: what a masked load reads.
-struct Permutations {
-  alignas(64) uint32_t at[256][8];
-  constexpr Permutations() : at() {
+// For every mask byte, what brings packed values to the lanes they belong to.
+struct Spreads {
+  alignas(64) uint32_t words[256][8];  // the packed value of each lane, the sign bit set where there is one: for a masked load
+  alignas(64) uint8_t upper[256][32];  // bytes of 16-bit values, into the upper half of each lane; 128 clears
+  alignas(64) uint8_t halves[256][16];
+  alignas(64) uint8_t tops[256][32];  // single bytes, into the top of each lane
+  constexpr Spreads() : words(), upper(), halves(), tops() {
     for (uint32_t mask = 0; mask < 256; ++mask) {
       uint32_t next = 0;
-      for (int lane = 0; lane < 8; ++lane) at[mask][lane] = mask >> lane & 1 ? 0x80000000u | next++ : 0;
+      for (int lane = 0; lane < 8; ++lane) {
+        const bool here = mask >> lane & 1;
+        words[mask][lane] = here ? 0x80000000u | next : 0;
+        for (int byte = 0; byte < 4; ++byte) upper[mask][4 * lane + byte] = tops[mask][4 * lane + byte] = 128;
+        for (uint32_t byte = 0; byte < 2; ++byte) {
+          const uint8_t from = static_cast<uint8_t>(here ? 2 * next + byte : 128);
+          upper[mask][4 * lane + 2 + byte] = halves[mask][2 * lane + byte] = from;
+        }
+        if (here) tops[mask][4 * lane + 3] = static_cast<uint8_t>(next++);
+      }
     }
   }
 };
-constexpr Permutations kPermutations;
+constexpr Spreads kSpreads;
+constexpr float kTop = 1.0f / (1 << 24);  // codes of 8 bits arrive in the top byte
 
-// A row of a bitmask times x, eight columns a step. Lanes without a value multiply some other value by zero, so values are finite.
-template <ValueType Type>
+// The values of eight columns, zero in lanes that have none. In float32 those lanes hold some other value of the matrix.
+template <ValueType Type> inline __m256 spread(const void* values, int64_t at, unsigned mask) {
+  const uint8_t* bytes = static_cast<const uint8_t*>(values) + at * (Type == ValueType::i8 ? 1 : 2);
+  const auto control = [](const uint8_t* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); };
+  if constexpr (Type == ValueType::bf16) {
+    const __m256i packed = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+    return _mm256_castsi256_ps(_mm256_shuffle_epi8(packed, control(kSpreads.upper[mask])));
+  }
+  if constexpr (Type == ValueType::f16) {
+    const __m128i at_halves = _mm_load_si128(reinterpret_cast<const __m128i*>(kSpreads.halves[mask]));
+    return _mm256_cvtph_ps(_mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)), at_halves));
+  }
+  if constexpr (Type == ValueType::i8) {
+    int64_t eight;
+    memcpy(&eight, bytes, 8);
+    return _mm256_cvtepi32_ps(_mm256_shuffle_epi8(_mm256_set1_epi64x(eight), control(kSpreads.tops[mask])));
+  }
+  return _mm256_permutevar8x32_ps(load8<Type>(values, at),
+                                  _mm256_load_si256(reinterpret_cast<const __m256i*>(kSpreads.words[mask])));
+}
+
+// A row of a bitmask times x, eight columns a step. Lanes without a value multiply x by zero, which an infinite x forbids: Masked
+// reads x only where there is a value (and float32 always does: its values are finite, rows.cc).
+template <ValueType Type, bool Masked>
 inline float mask_dot(const uint8_t* mask, int64_t bytes, const void* values, int64_t at, const float* x) {
   __m256 acc[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
-#define ZS_BYTE(B, S, MASK, AT)                                                                       \
-  {                                                                                                   \
-    const __m256i from = _mm256_load_si256(reinterpret_cast<const __m256i*>(kPermutations.at[MASK])); \
-    const __m256 v = _mm256_permutevar8x32_ps(load8<Type>(values, AT), from);                         \
-    acc[S] = _mm256_fmadd_ps(v, _mm256_maskload_ps(x + 8 * (B), from), acc[S]);                       \
+#define ZS_BYTE(B, S, MASK, AT)                                                                     \
+  {                                                                                                 \
+    const unsigned m = MASK;                                                                        \
+    const __m256i has = _mm256_load_si256(reinterpret_cast<const __m256i*>(kSpreads.words[m]));     \
+    const __m256 xs = Masked ? _mm256_maskload_ps(x + 8 * (B), has) : _mm256_loadu_ps(x + 8 * (B)); \
+    acc[S] = _mm256_fmadd_ps(spread<Type>(values, AT, m), xs, acc[S]);                              \
   }
   int64_t b = 0;
   for (; b + 4 <= bytes; b += 4) {  // four counts at once: one after the other their latency would add up
@@ -98,10 +134,10 @@ inline float mask_dot(const uint8_t* mask, int64_t bytes, const void* values, in
   const __m256 all = _mm256_add_ps(_mm256_add_ps(acc[0], acc[1]), _mm256_add_ps(acc[2], acc[3]));
   __m128 four = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
   four = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+  return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four))) * (Type == ValueType::i8 ? kTop : 1.0f);
 }
 #else
-template <ValueType Type>
+template <ValueType Type, bool Masked>
 inline float mask_dot(const uint8_t* mask, int64_t bytes, const void* values, int64_t at, const float* x) {
   float sum = 0;
   for (int64_t b = 0; b < bytes; ++b) {
@@ -112,9 +148,9 @@ inline float mask_dot(const uint8_t* mask, int64_t bytes, const void* values, in
 }
 #endif
 
-template <ValueType Type> void rows_one_typed(const RowsView& a, const float* x, float* y, bool first) {
+template <ValueType Type, bool Masked> void rows_one_typed(const RowsView& a, const float* x, float* y, bool first) {
   for (int64_t r = 0; r < a.rows; ++r) {
-    float sum = a.masks ? mask_dot<Type>(a.masks + r * a.mask_bytes, a.mask_bytes, a.values, a.starts[r], x)
+    float sum = a.masks ? mask_dot<Type, Masked>(a.masks + r * a.mask_bytes, a.mask_bytes, a.values, a.starts[r], x)
                         : row_dot<Type>(a.columns, a.values, a.starts[r], a.starts[r + 1], x);
     if (a.scales) sum *= a.scales[r];
     y[r] = first ? sum : y[r] + sum;
@@ -122,7 +158,10 @@ template <ValueType Type> void rows_one_typed(const RowsView& a, const float* x,
 }
 
 template <ValueType Type> void rows_typed(const RowsView& a, const float* x, int64_t width, float* y, int64_t ldy, bool first) {
-  if (width == 1) return rows_one_typed<Type>(a, x, y, first);
+  if (width == 1) {
+    if (Type == ValueType::f32 || !a.finite_x) return rows_one_typed<Type, true>(a, x, y, first);
+    return rows_one_typed<Type, false>(a, x, y, first);
+  }
   for (int64_t r = 0; r < a.rows; ++r) {
     float* out = y + r * ldy;
     for (int64_t t = 0; t < width; t += kVf) {

@@ -23,6 +23,7 @@ struct RowsView {
   int64_t mask_bytes;
   const void* values;
   const float* scales;  // [row], or null
+  bool finite_x;  // x may be read, and multiplied by zero, where a mask has no entry; whole eights of columns are readable
 };
 
 constexpr int64_t kSumLanes = 8;
