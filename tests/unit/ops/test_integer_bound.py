@@ -107,6 +107,27 @@ def test_the_worst_case_is_reached_to_a_few_percent() -> None:
     assert 0.95 * allowed < error <= allowed
 
 
+def test_elements_between_two_codes_may_go_either_way() -> None:
+    """Where x lies in the middle of two codes, kernels round it apart: all are right, one beside the middle is not."""
+    a = matrix()
+    largest = random_dense((1, 9), seed=7) ** 2 + F(0.1)
+    x = (np.arange(200, dtype=F)[:, None] % 127 + F(0.5)) / F(127) * largest
+    x[126] = largest
+    codes = [rounding(x, np.abs(x).max(axis=0))[0] for rounding in ROUNDINGS]
+    assert (codes[0] != codes[1]).any()
+    assert (codes[0] != codes[2]).any()
+    for rounding in ROUNDINGS:
+        assert_within_bound(kernel(a, x, rounding), a, x, x_dtype="int8", rounded_x=True)
+    beside = x * F(1 + 2.0**-19)
+    beside[126] = largest
+
+    def down(x: np.ndarray, largest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.rint(x / (largest / F(127)) - F(2.0**-9)), largest / F(127)
+
+    with pytest.raises(AssertionError, match="outside the error bound"):
+        assert_within_bound(kernel(a, beside, down), a, beside, x_dtype="int8", rounded_x=True)
+
+
 def test_it_is_wider_than_that_of_a_kernel_that_leaves_x_alone() -> None:
     a, x = matrix(), columns()
     exact, rounded, sums = bound(a, x), bound(a, x, x_dtype="int8"), bound(a, x, x_dtype="int8", rounded_x=True)
@@ -207,6 +228,11 @@ def test_columns_of_zeros_and_of_next_to_nothing(rounded_x: bool) -> None:
     a, x = matrix(), columns(4)
     x[:, 0] = 0
     x[:, 1] = random_dense((200,), seed=4) * F(2.0**-125)
+    without = np.concatenate((np.zeros((33, 2), dtype=F), kernel(a, x[:, 2:])), axis=1)
+    assert_within_bound(without, a, x, x_dtype="int8", rounded_x=rounded_x)
+    without[:, 1] = random_dense((33,), seed=4) * F(2.0**-105)
+    with pytest.raises(AssertionError):
+        assert_within_bound(without, a, x, x_dtype="int8", rounded_x=rounded_x)
     bias = random_dense((33,), seed=5)
     c = kernel(a, x[:, 2:], bias=bias)
     flushed = np.concatenate((bias[:, None].repeat(2, axis=1), c), axis=1)
@@ -245,6 +271,9 @@ def test_with_x_as_it_is_a_matrix_counts_as_its_dequantised_weights(dtype: str, 
     a, x = matrix(dtype, group, symmetric), columns()
     np.testing.assert_array_equal(reference.spmm(a, x), reference.spmm(a.astype("float32"), x))
     assert_within_bound(a.to_dense() @ x, a, x)
+    # One rounding more than for numbers: the scale may follow the sum of its group.
+    more = bound(a, x).allowed - bound(a.astype("float32"), x).allowed
+    np.testing.assert_allclose(more, 2.0**-24 * reference.stored_product(a, x, absolute=True), rtol=1e-6)
     unscaled = CSR.from_dense(random_matrix((33, 200), 0.5, seed=1).to_dense())
     with pytest.raises(AssertionError):
         assert_within_bound(unscaled.to_dense() @ x, a, x)
