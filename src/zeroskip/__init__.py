@@ -22,6 +22,7 @@ from ._errors import (
 
 if TYPE_CHECKING:
     from . import formats, kernels, ops, testing
+    from .bench.analysis.analyze import analyze
     from .models import prune
     from .ops import plan
     from .runtime import CompiledModel
@@ -49,6 +50,7 @@ _MODULES = frozenset(
     )
 )
 _ATTRIBUTES = {
+    "analyze": "bench.analysis",
     "prune": "models",
     "compile": "runtime",
     "load": "runtime",
@@ -68,6 +70,7 @@ __all__ = [
     "UnsupportedModel",
     "ZeroskipError",
     "__version__",
+    "analyze",
     "compile",
     "formats",
     "kernels",

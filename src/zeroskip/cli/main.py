@@ -20,6 +20,7 @@ from ._options import Help, add_output_options
 
 COMMANDS = {
     "demo": "make a real model sparse, run it, and write a report page",
+    "analyze": "find the sparsity from which sparse beats dense here, before pruning",
     "prune": "set weights of a model to zero and save it as a Hugging Face folder",
     "compile": "choose formats and kernels for a model on this machine and save it",
     "embed": "turn lines of text into vectors with a compiled encoder",
@@ -34,6 +35,7 @@ COMMANDS = {
 EPILOG = """\
 examples:
   zeroskip demo                                             the whole path on all-MiniLM-L6-v2, ends with a page
+  zeroskip analyze MODEL                                    which sparsity pays on this processor
   zeroskip prune MODEL --method sparsegpt --sparsity 0.6 -o OUT
   zeroskip compile OUT -o COMPILED
   zeroskip embed COMPILED sentences.txt -o vectors.npy

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -209,7 +210,7 @@ def _measure(
     for n in sizes:
         cold = cold_bytes if n == 1 else 0
         packs = {kernel.name: _copies(kernel, group, first[kernel.name], cold) for kernel in kernels}
-        for name, span in _interleaved(packs, n, share_s, keep, cold).items():
+        for name, span in interleaved(packs, n, share_s, keep, cold).items():
             times[name][n] = span
     return [Timing(k.name, k.format, k.dtype, first[k.name].nbytes, times[k.name]) for k in kernels]
 
@@ -221,23 +222,39 @@ def _copies(kernel: Kernel, group: Group, first: Packed, cold_bytes: int) -> lis
     return [first, *threaded(lambda layer: pack(kernel.name, matrix_for(kernel, layer)), layers)]
 
 
-def _interleaved(
-    packs: Mapping[str, Sequence[Packed]], n: int, share_s: float, keep: set[str], cold_bytes: int
+class HasPacked(Protocol):
+    """What is timed: a matrix packed by the native module, as `Packed` and `kernels.NativePrepared` hold it."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def packed(self) -> Any: ...
+
+
+def interleaved(
+    packs: Mapping[str, Sequence[HasPacked]], n: int, share_s: float, keep: Collection[str], cold_bytes: int
 ) -> dict[str, float]:
     """Median seconds of one run of each, taking turns so that a change of clock meets all of them.
 
     With `cold_bytes`, a sample begins with a walk over so much other memory, and runs each copy once: packing enough
     copies to overflow the caches took longer than everything else.
+
+    Args:
+        packs: By name, copies of a matrix as one kernel takes it.
+        n: Columns of x.
+        share_s: Time for all together; fewer than three rounds are run only where a round takes longer than that.
+        keep: Names that are timed to the end however slow they are.
+        cold_bytes: Memory to walk over before a sample; 0 to leave weights where they are.
     """
     rows, columns = next(iter(packs.values()))[0].shape
     x = np.random.default_rng(0).standard_normal((columns, n), dtype=np.float32)
     out = np.empty((rows, n), dtype=np.float32)
-    other = np.zeros(cold_bytes // 4, dtype=np.float32)
+    other = np.ones(cold_bytes // 4, dtype=np.float32)  # pages of zeros would all be the same one
     run = native().run
 
-    def sample(copies: Sequence[Packed], inner: int) -> list[float]:
+    def sample(copies: Sequence[HasPacked], inner: int) -> list[float]:
         if cold_bytes:
-            np.add(other, 1.0, out=other)
+            other.max()
         found = []
         for copy in copies:
             handle = copy.packed

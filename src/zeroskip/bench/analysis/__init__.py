@@ -1,0 +1,7 @@
+"""What `zeroskip analyze` does: which sparsity pays on this processor, before anything is pruned."""
+
+from __future__ import annotations
+
+from .analyze import Analysis, analyze
+
+__all__ = ["Analysis", "analyze"]

@@ -1,0 +1,398 @@
+"""Before anything is pruned: the sparsity from which each format and value type beats dense on this processor."""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..._errors import InvalidArgument
+from ...formats import DTYPES
+from .. import machine
+from . import tables
+from .breakeven import BreakEven, break_even, next_sparsity, speedup_at
+from .layers import LayerShape, layers_of, shapes_of
+from .operands import Form
+from .roofline import Roofline, measure_roofline
+from .spots import Point, Spots, allowed_dense, anchor_name, import_libraries
+
+Progress = Callable[[str, int, int], None]
+
+SCHEMA, VERSION = "zeroskip.analysis", 1
+SHAPES = ((4096, 4096),)
+NS = (1, 8, 32, 128)
+SPARSITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+FORMATS = ("csr", "bitmask", "nm", "bsr")
+# What the table shows; measured first, the highest before the others so that a hopeless kernel is seen early.
+TARGETS = (0.5, 0.8, 0.9)
+BUDGET_S = 48.0
+# Time for the kernels of one pattern, sparsity and N together.
+_SHARE_S = 0.1
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was found. `doc` is the JSON document; docs/analyze.md describes it."""
+
+    doc: dict[str, Any]
+
+    def table(self) -> str:
+        """For each shape and N, what the best format of each value type gains."""
+        return tables.summary(self.doc)
+
+    def formats_table(self) -> str:
+        """The same for every format by itself."""
+        return tables.by_format(self.doc)
+
+    def as_json(self) -> dict[str, Any]:
+        return self.doc
+
+    def save_png(self, path: Any) -> None:
+        """Write the picture: speed-up over dense against sparsity, a panel for each shape and N.
+
+        Raises:
+            MissingDependency: If matplotlib is not installed.
+        """
+        from .figures import save_png
+
+        save_png(self.doc, path)
+
+    def save_html(self, path: Any) -> None:
+        """Write a page with the picture and the tables; it needs nothing else.
+
+        Raises:
+            MissingDependency: If matplotlib is not installed.
+        """
+        from .figures import save_html
+
+        save_html(self, path)
+
+    @property
+    def failures(self) -> list[str]:
+        """Kernels that gave a wrong result or raised, one line each."""
+        return [tables.failure_line(shape, item) for shape in self.doc["shapes"] for item in shape["failures"]]
+
+    def __repr__(self) -> str:
+        return f"Analysis({len(self.doc['shapes'])} shapes on {self.doc['machine']['cpu']})"
+
+
+@dataclass(frozen=True)
+class _Settings:
+    ns: tuple[int, ...]
+    grid: tuple[float, ...]
+    values: tuple[str, ...]
+    forms: tuple[Form, ...]
+    seed: int
+
+
+def analyze(
+    model: Any = None,
+    *,
+    shapes: Sequence[tuple[int, int]] | None = None,
+    n: Sequence[int] = NS,
+    sparsities: Sequence[float] = SPARSITIES,
+    values: Sequence[str] = DTYPES,
+    formats: Sequence[str] = FORMATS,
+    threads: int | None = None,
+    budget_s: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Analysis:
+    """Find the sparsity from which each format and value type beats dense on this processor, before pruning.
+
+    Args:
+        model: Anything that `models.load` takes: its prunable linear layers are looked at, equal shapes once.
+        shapes: (M, K) instead of a model; with neither, 4096x4096.
+        n: Vectors at a time. At 1 weights come from memory, as in a model that generates token by token.
+        sparsities: What may be measured: 0.5, 0.8 and 0.9 first, then what lies near the break-even, then the highest.
+        values: Value types of the sparse weights.
+        formats: csr, bitmask, nm (N:16; nm:M for others), bsr (16x1 blocks; bsr:RxC).
+        threads: Threads of every engine; None for ZEROSKIP_NUM_THREADS, or all cores.
+        budget_s: Time to measure, in all; None for 48 seconds a shape. What is left out then is said.
+        seed: Of the random operands.
+        progress: Called with (stage, done, total).
+    Returns:
+        The analysis: `table()`, `as_json()`, `save_png(path)`, `save_html(path)`.
+    Raises:
+        InvalidArgument: If an argument is out of range or not known.
+    """
+    settings = _checked(n, sparsities, values, formats, seed)
+    if model is not None and shapes is not None:
+        raise InvalidArgument("analyze: model and shapes are both given, the model has its shapes; leave one out.")
+    if budget_s is not None and not budget_s > 0:
+        raise InvalidArgument(f"analyze: budget_s is {budget_s}, it must be above 0; leave it out for 48 a shape.")
+    tell = progress or (lambda stage, done, total: None)
+    layers = layers_of(model) if model is not None else shapes_of(SHAPES if shapes is None else shapes)
+    import_libraries()
+    count = machine.use_threads(threads)
+    started = time.perf_counter()
+    end = started + (BUDGET_S * len(layers.shapes) if budget_s is None else budget_s)
+    tell("roofline", 0, 1)
+    roofline = measure_roofline(anchor_name())
+    tell("roofline", 1, 1)
+    found = []
+    for place, layer in enumerate(layers.shapes):
+        left = max(0.0, end - time.perf_counter()) / (len(layers.shapes) - place)
+        found.append(_shape(layer, settings, roofline, time.perf_counter() + left, tell))
+    return Analysis(
+        {
+            "schema": SCHEMA,
+            "schema_version": VERSION,
+            "when": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "machine": machine.machine(),
+            "versions": machine.versions(),
+            "commit": machine.commit(),
+            "threads": count,
+            "seed": seed,
+            "model": layers.model,
+            "ns": list(settings.ns),
+            "sparsities": list(settings.grid),
+            "targets": list(TARGETS),
+            "values": list(settings.values),
+            "formats": [str(form) for form in settings.forms],
+            "roofline": roofline.as_json(),
+            "measure_s": time.perf_counter() - started,
+            "shapes": found,
+        }
+    )
+
+
+def _checked(
+    n: Sequence[int], sparsities: Sequence[float], values: Sequence[str], formats: Sequence[str], seed: int
+) -> _Settings:
+    """The arguments in order and without doubles.
+
+    Raises:
+        InvalidArgument: If one is wrong.
+    """
+    if not n or any(isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= 65536 for size in n):
+        raise InvalidArgument(f"analyze: n is {n!r}, sizes lie in [1, 65536]; pass for example (1, 32).")
+    if not sparsities or any(not 0 <= value < 1 for value in sparsities):
+        raise InvalidArgument(f"analyze: sparsities is {sparsities!r}, each lies in [0, 1); pass for example (0.5,).")
+    wrong = [value for value in values if value not in DTYPES]
+    if wrong or not values:
+        raise InvalidArgument(f"analyze: values is {values!r}, not value types; choose of: {', '.join(DTYPES)}.")
+    if not formats:
+        raise InvalidArgument(f"analyze: formats is empty; choose of: {', '.join(FORMATS)}.")
+    return _Settings(
+        tuple(sorted(set(n))),
+        tuple(sorted({float(value) for value in sparsities})),
+        tuple(dict.fromkeys(values)),
+        tuple(dict.fromkeys(Form.parse(text) for text in formats)),
+        seed,
+    )
+
+
+def _shape(layer: LayerShape, settings: _Settings, roofline: Roofline, end: float, tell: Progress) -> dict[str, Any]:
+    """Measure one shape until all is known or time is up, and write down what came out."""
+    spots = Spots(layer.shape, settings.ns, seed=settings.seed, share_s=_SHARE_S, cold_bytes=roofline.cold_bytes)
+    spots.measure_dense(sorted({other for value in settings.values for other in allowed_dense(value)}))
+    search = _Search(spots, settings)
+    stage = f"{layer.shape[0]}x{layer.shape[1]}"
+    done, spent = 0, 0.0
+    while (job := search.next_job()) is not None:
+        start = time.perf_counter()
+        if start + spent > end and done:
+            break
+        tell(stage, done, done + search.waiting())
+        spots.measure(*job)
+        spent = time.perf_counter() - start
+        done += 1
+    left = search.waiting()
+    tell(stage, done, done)
+    return {
+        **layer.as_json(),
+        "unfit": {str(form): why for form in settings.forms if (why := form.fits(layer.shape))},
+        "left_out": left,
+        "failures": [vars(item) for item in spots.failures],
+        "sizes": [_size(n, spots, search, settings, roofline) for n in settings.ns],
+    }
+
+
+Job = tuple[Sequence[Form], Mapping[str, Sequence[int]], float]
+_Curve = tuple[Form, str, int]
+
+
+class _Search:
+    """Which pattern and sparsity to measure next, and for whom.
+
+    First the targets of the table for everybody, from the highest down; then, for each curve (form, value type, N),
+    the sparsities that close in on its break-even; last the highest sparsity, where the picture ends.
+    """
+
+    def __init__(self, spots: Spots, settings: _Settings) -> None:
+        self._spots = spots
+        self._settings = settings
+        self._asked: set[tuple[str, str, int, float]] = set()
+        fitting = [form for form in settings.forms if form.fits(spots.shape) is None]
+        self._patterns: dict[str, list[Form]] = {}
+        for form in fitting:
+            self._patterns.setdefault(form.pattern, []).append(form)
+        targets = [s for s in TARGETS if s in settings.grid] or [settings.grid[len(settings.grid) // 2]]
+        self._first = {pattern: self._near(pattern, targets) for pattern in self._patterns}
+        self._last = {pattern: self._near(pattern, settings.grid[-1:]) for pattern in self._patterns}
+        self.grids = {pattern: self._near(pattern, settings.grid) for pattern in self._patterns}
+
+    def _near(self, pattern: str, wanted: Sequence[float]) -> list[float]:
+        form = self._patterns[pattern][0]
+        return sorted({round(s, 6) for value in wanted for s in form.sparsities(value)})
+
+    def next_job(self) -> Job | None:
+        """What to measure now; None when all is known."""
+        jobs = self._jobs()
+        if not jobs:
+            return None
+        pattern, sparsity, wanted = jobs[0]
+        self._asked |= {(pattern, value, n, sparsity) for value, ns in wanted.items() for n in ns}
+        return self._patterns[pattern], wanted, sparsity
+
+    def waiting(self) -> int:
+        """How many jobs are known to be left."""
+        return len(self._jobs())
+
+    def _jobs(self) -> list[tuple[str, float, dict[str, list[int]]]]:
+        for stage in (self._of(self._first), self._closing_in(), self._of(self._last)):
+            if stage:
+                return stage
+        return []
+
+    def _of(self, sparsities: Mapping[str, Sequence[float]]) -> list[tuple[str, float, dict[str, list[int]]]]:
+        """Every value type and N at these sparsities, where they were not asked for yet."""
+        found = []
+        for sparsity in sorted({s for several in sparsities.values() for s in several}, reverse=True):
+            for pattern, several in sparsities.items():
+                wanted = self._new(pattern, sparsity, dict.fromkeys(self._settings.values, self._settings.ns))
+                if sparsity in several and wanted:
+                    found.append((pattern, sparsity, wanted))
+        return found
+
+    def _closing_in(self) -> list[tuple[str, float, dict[str, list[int]]]]:
+        """What the curves ask for, those places first that most of them ask for."""
+        votes: dict[tuple[str, float], dict[str, list[int]]] = {}
+        for (form, value, n), ratios in self.ratios().items():
+            sparsity = next_sparsity(ratios, self.grids[form.pattern])
+            if sparsity is not None:
+                wanted = votes.setdefault((form.pattern, sparsity), {}).setdefault(value, [])
+                wanted += [n] if n not in wanted else []
+        fresh = [(pattern, s, self._new(pattern, s, wanted)) for (pattern, s), wanted in votes.items()]
+        return sorted((job for job in fresh if job[2]), key=lambda job: -sum(map(len, job[2].values())))
+
+    def _new(self, pattern: str, sparsity: float, wanted: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+        left = {v: [n for n in ns if (pattern, v, n, sparsity) not in self._asked] for v, ns in wanted.items()}
+        return {value: ns for value, ns in left.items() if ns}
+
+    def ratios(self, dtypes: Sequence[str] | None = None) -> dict[_Curve, dict[float, float]]:
+        """Speed-up of each curve by sparsity, over the fastest dense call of `dtypes` (None: the fair ones)."""
+        found: dict[_Curve, dict[float, float]] = {}
+        for (form, value, n), points in self.curves().items():
+            base = self._spots.baseline(n, allowed_dense(value) if dtypes is None else dtypes)
+            if base is not None:
+                found[form, value, n] = {s: base.ratio * p.dense_s / p.time_s for s, p in points.items()}
+        return found
+
+    def curves(self) -> dict[_Curve, dict[float, Point]]:
+        """The fastest kernel of each curve at each sparsity that was measured."""
+        forms = {str(form): form for several in self._patterns.values() for form in several}
+        found: dict[_Curve, dict[float, Point]] = {}
+        for point in self._spots.points:
+            curve = found.setdefault((forms[point.form], point.dtype, point.n), {})
+            best = curve.get(point.sparsity)
+            if best is None or point.time_s / point.dense_s < best.time_s / best.dense_s:
+                curve[point.sparsity] = point
+        return found
+
+
+def _size(n: int, spots: Spots, search: _Search, settings: _Settings, roofline: Roofline) -> dict[str, Any]:
+    """Everything about one N."""
+    fair, float32 = search.ratios(), search.ratios(("float32",))
+    curves = []
+    for (form, value, size), points in search.curves().items():
+        if size == n:
+            key = (form, value, size)
+            grid = search.grids[form.pattern]
+            curves.append(_curve(form, value, points, fair[key], float32[key], grid, spots, roofline))
+    order = {str(form): place for place, form in enumerate(settings.forms)}
+    curves.sort(key=lambda curve: (settings.values.index(curve["dtype"]), order[curve["format"]]))
+    dense = sorted(spots.dense[n], key=lambda item: item.time_s)
+    return {
+        "n": n,
+        "cold": n == 1,
+        "dense": [vars(item) for item in dense],
+        "curves": curves,
+        "best": {value: _best([c for c in curves if c["dtype"] == value]) for value in settings.values},
+    }
+
+
+def _curve(
+    form: Form,
+    value: str,
+    points: Mapping[float, Point],
+    ratios: Mapping[float, float],
+    float32: Mapping[float, float],
+    grid: Sequence[float],
+    spots: Spots,
+    roofline: Roofline,
+) -> dict[str, Any]:
+    some = next(iter(points.values()))
+    base = spots.baseline(some.n, allowed_dense(value))
+    assert base is not None
+    # Of all rounds at this N: one that something disturbed must not move the roofline.
+    dense_s = statistics.median(point.dense_s for point in spots.points if point.n == some.n)
+    return {
+        "format": str(form),
+        "dtype": value,
+        "x": some.x,
+        "baseline": base.kernel,
+        "break_even": _even(ratios, grid).as_json(),
+        "break_even_float32": _even(float32, grid).as_json(),
+        "speedup": {f"{target:g}": speedup_at(ratios, target) for target in TARGETS},
+        "speedup_float32": {f"{target:g}": speedup_at(float32, target) for target in TARGETS},
+        "points": [
+            {
+                "sparsity": s,
+                "kernel": points[s].kernel,
+                "nnz": points[s].nnz,
+                "nbytes": points[s].nbytes,
+                "time_s": points[s].time_s,
+                "dense_s": base.ratio * points[s].dense_s,
+                "speedup": ratios[s],
+                "speedup_float32": float32[s],
+                "bound": base.ratio * dense_s / _least_s(points[s], spots, roofline),
+            }
+            for s in sorted(points)
+        ],
+    }
+
+
+def _even(ratios: Mapping[float, float], grid: Sequence[float]) -> BreakEven:
+    return break_even(ratios, grid[0], grid[-1])
+
+
+def _least_s(point: Point, spots: Spots, roofline: Roofline) -> float:
+    """The roofline's time: weights are read from memory at N = 1 and where the last cache cannot hold them.
+
+    A kernel that rounds x to int8 multiplies integers, whose peak was not measured: there only bytes count.
+    """
+    rows, columns = spots.shape
+    moves = point.n == 1 or point.nbytes > roofline.cache_bytes
+    nbytes = point.nbytes + 4 * point.n * (rows + columns) if moves else 0
+    macs = 0 if point.x == "int8" and nbytes else point.nnz * point.n
+    return roofline.seconds(nbytes, macs)
+
+
+def _best(curves: Sequence[Mapping[str, Any]]) -> str | None:
+    """The format whose speed-ups at the targets have the highest geometric mean; None where there is no kernel."""
+
+    def score(curve: Mapping[str, Any]) -> tuple[float, float]:
+        known = [value for value in curve["speedup"].values() if value is not None]
+        product = 1.0
+        for value in known:
+            product *= value
+        last = curve["points"][-1]["speedup"]
+        return (product ** (1 / len(known)) if known else 0.0, last)
+
+    best = max(curves, key=score, default=None)
+    return None if best is None else str(best["format"])
