@@ -36,7 +36,7 @@ const Kernel* find_kernel(const char* name) {
 
 const Micro& micro_of([[maybe_unused]] Isa isa) {
 #if defined(__x86_64__)
-  return isa == Isa::avx2 ? micro_avx2 : micro_avx512;
+  return isa == Isa::avx2 ? micro_avx2 : isa == Isa::avx512 ? micro_avx512 : micro_avx512vnni;
 #else
   return micro_neon;
 #endif

@@ -46,7 +46,7 @@ CpuInfo detect() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq")) {
       info.found.push_back(Isa::avx512);
-      if (__builtin_cpu_supports("avx512vnni")) info.found.push_back(Isa::avx512vnni);
+      if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi2")) info.found.push_back(Isa::avx512vnni);
     }
   }
 #elif defined(__aarch64__)

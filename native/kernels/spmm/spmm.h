@@ -62,6 +62,7 @@ struct Micro {
 
 extern const Micro micro_avx2;
 extern const Micro micro_avx512;
+extern const Micro micro_avx512vnni;
 extern const Micro micro_neon;
 const Micro& micro_of(Isa isa);
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -107,6 +108,20 @@ class KernelInfo:
 
     def rejects(self, a: SparseMatrix, n: int) -> str | None:
         return None
+
+
+def newest(kernels: Iterable[Kernel]) -> list[Kernel]:
+    """Of kernels that differ in nothing but the instruction set, the newest; all of them run here."""
+
+    def rank(kernel: Kernel) -> int:
+        return ISAS.index(kernel.isa) if kernel.isa in ISAS else len(ISAS)
+
+    best: dict[str, Kernel] = {}
+    for kernel in kernels:
+        variant = "_".join(part for part in kernel.name.split("_") if part != kernel.isa)
+        if variant not in best or rank(kernel) > rank(best[variant]):
+            best[variant] = kernel
+    return list(best.values())
 
 
 def num_threads() -> int:

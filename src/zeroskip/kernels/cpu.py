@@ -90,7 +90,8 @@ class NativeKernel:
 
     def prepare(self, a: SparseMatrix) -> NativePrepared:
         source = a if a.scales is None or self.dtype in INTEGERS else a.astype("float32")
-        arrays, dtype, params = (_dense_codes if self.integer and self.format == "dense" else _SOURCES[self.format])(source)
+        read = _dense_codes if self.integer and self.format == "dense" else _SOURCES[self.format]
+        arrays, dtype, params = read(source)
         if source.scales is not None:
             arrays = {**arrays, **source.scales.arrays(), "scales": _bits(source.scales.values)}
             params = {**params, "group": source.scales.group}

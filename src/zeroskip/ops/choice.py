@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..formats import BSR, COO, NM, SparseMatrix, value_bytes
-from ..kernels import ISAS, Kernel, Prepared, registry
+from ..kernels import Kernel, Prepared, newest, registry
 from ..kernels._base import Float32
 
 # A sample shorter than this is mostly clock and call; shorter kernels run several times in one sample.
@@ -49,7 +49,7 @@ def candidates(a: SparseMatrix, n: int) -> list[Kernel]:
     imported it already.
     """
     usable = [kernel for kernel in registry if kernel.why_not() is None and kernel.rejects(a, n) is None]
-    native = _best_isa([kernel for kernel in usable if kernel.origin == "native"])
+    native = newest([kernel for kernel in usable if kernel.origin == "native"])
     dense = [kernel for kernel in native if kernel.format == "dense" and kernel.dtype in (a.dtype, "float32")]
     sparse = [kernel for kernel in native if kernel.format != "dense"]
     if not sparse:
@@ -58,19 +58,6 @@ def candidates(a: SparseMatrix, n: int) -> list[Kernel]:
     libraries = {"numpy"} | ({"torch"} & set(sys.modules))
     dense += [kernel for kernel in usable if kernel.origin in libraries and kernel.format == "dense"]
     return (own or [kernel for kernel in sparse if kernel.dtype == "float32"]) + dense
-
-
-def _best_isa(kernels: Sequence[Kernel]) -> list[Kernel]:
-    """For each format and dtype, the kernels of the newest instruction set that has one."""
-
-    def rank(kernel: Kernel) -> int:
-        return ISAS.index(kernel.isa) if kernel.isa in ISAS else len(ISAS)
-
-    best: dict[tuple[str, str], int] = {}
-    for kernel in kernels:
-        key = (kernel.format, kernel.dtype)
-        best[key] = max(best.get(key, -1), rank(kernel))
-    return [kernel for kernel in kernels if rank(kernel) == best[kernel.format, kernel.dtype]]
 
 
 def estimate(kernel: Kernel, a: SparseMatrix, n: int) -> float:

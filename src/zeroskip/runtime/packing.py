@@ -13,7 +13,7 @@ import numpy as np
 from .._errors import DamagedFile, FormatError, KernelUnavailable
 from ..formats import BSR, CSR, INTEGERS, NM, Bitmask, SparseMatrix
 from ..io import DENSE, DenseMatrix, Matrix
-from ..kernels import ISAS, Kernel, Prepared, registry
+from ..kernels import Kernel, Prepared, newest, registry
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -97,13 +97,8 @@ def _bits(data: Any) -> Any:
 
 
 def native_kernels() -> list[Kernel]:
-    """Native kernels that run here, for each format and value type those of the newest instruction set only."""
-    usable = [kernel for kernel in registry if kernel.origin == "native" and kernel.why_not() is None]
-    best: dict[tuple[str, str], int] = {}
-    for kernel in usable:
-        key = (kernel.format, kernel.dtype)
-        best[key] = max(best.get(key, -1), ISAS.index(kernel.isa))
-    return [kernel for kernel in usable if ISAS.index(kernel.isa) == best[kernel.format, kernel.dtype]]
+    """Native kernels that run here, of each the newest instruction set only."""
+    return newest(kernel for kernel in registry if kernel.origin == "native" and kernel.why_not() is None)
 
 
 def stand_in(name: str, format: str, dtype: str) -> tuple[str, str | None]:
