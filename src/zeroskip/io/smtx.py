@@ -1,8 +1,8 @@
 """`.smtx` files: the pattern of a sparse matrix without its values, as the Deep Learning Matrix Collection stores it.
 
-Three lines of text: `rows, columns, entries`; the offset of each row, and the end; the column of each entry, row by row.
-Numbers are separated by commas or blanks, and lines in front that begin with % are comments. Nobody vouches for such a
-file: whatever does not add up is refused with its place.
+Three lines of text: `rows, columns, entries`; the offset of each row, and the end; the column of each entry, row by
+row. Numbers are separated by commas or blanks, and lines in front that begin with % are comments. Nobody vouches for
+such a file: whatever does not add up is refused with its place.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ A column of x with a NaN or an infinity has no scale: all its results are NaN, a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,7 @@ from ..formats import UNIT_ROUNDOFF, SparseMatrix, to_numpy
 from ..ops import reference
 
 Float64 = npt.NDArray[np.float64]
+Product = Callable[..., Float64]
 
 LIPSCHITZ = {None: 1.0, "relu": 1.0, "tanh": 1.0, "gelu": 1.1290, "gelu_tanh": 1.1300, "silu": 1.0999}
 EVALUATION = 8.0
@@ -95,6 +97,7 @@ def bound(
     acc_dtype: str = "float32",
     x_dtype: str = "float32",
     rounded_x: bool = False,
+    multiply: Product = reference.stored_product,
 ) -> Bound:
     """The result of activation(A @ x + bias) and the error that is allowed in each element.
 
@@ -107,6 +110,7 @@ def bound(
         acc_dtype: Value type of the sums.
         x_dtype: float32, or int8 for a kernel that rounds x to int8 codes, a scale for each column.
         rounded_x: With int8, compare with the product of the rounded x: finds errors that the rounding of x hides.
+        multiply: The product in float64, as `reference.stored_product`, by another way.
     """
     if x_dtype not in ("float32", "int8") or (x_dtype == "int8" and a.scales is None):
         raise InvalidArgument(
@@ -115,7 +119,10 @@ def bound(
         )
     column = None if bias is None else np.asarray(bias, dtype=np.float64)[:, None]
     u_acc = UNIT_ROUNDOFF[acc_dtype]
-    product, error = _integer_sum(a, x, column, u_acc, rounded_x) if x_dtype == "int8" else _sum(a, x, column, u_acc)
+    if x_dtype == "int8":
+        product, error = _integer_sum(a, x, column, u_acc, rounded_x, multiply)
+    else:
+        product, error = _sum(a, x, column, u_acc, multiply)
     expected = reference.activate(product, activation)
     with np.errstate(invalid="ignore"):
         allowed = error * LIPSCHITZ[activation]
@@ -127,10 +134,9 @@ def bound(
     return Bound(product, expected, allowed)
 
 
-def _sum(a: SparseMatrix, x: Any, bias: Float64 | None, u: float) -> tuple[Float64, Float64]:
+def _sum(a: SparseMatrix, x: Any, bias: Float64 | None, u: float, multiply: Product) -> tuple[Float64, Float64]:
     """A @ x + bias in float64, and the error of a kernel that multiplies by x as it is."""
-    product = reference.stored_product(a, x)
-    magnitude = reference.stored_product(a, x, absolute=True)
+    product, magnitude = multiply(a, x), multiply(a, x, absolute=True)
     terms = _entries_a_row(a) + (0 if a.scales is None else 1)
     if bias is not None:
         product, magnitude, terms = product + bias, magnitude + np.abs(bias), terms + 1
@@ -138,7 +144,9 @@ def _sum(a: SparseMatrix, x: Any, bias: Float64 | None, u: float) -> tuple[Float
         return product, (terms + 1) * (u * magnitude + _HALF_SUBNORMAL)
 
 
-def _integer_sum(a: SparseMatrix, x: Any, bias: Float64 | None, u: float, rounded_x: bool) -> tuple[Float64, Float64]:
+def _integer_sum(
+    a: SparseMatrix, x: Any, bias: Float64 | None, u: float, rounded_x: bool, multiply: Product
+) -> tuple[Float64, Float64]:
     """A @ x + bias in float64, and the error of a kernel that rounds x to int8."""
     assert a.scales is not None
     given = np.asarray(x, dtype=np.float64)
@@ -154,9 +162,9 @@ def _integer_sum(a: SparseMatrix, x: Any, bias: Float64 | None, u: float, rounde
     else:
         share = np.where(largest < _TINY, largest, step * (0.5 + 640.0 * u))
         source, off, more = given, np.broadcast_to(share, given.shape), 3
-    product = reference.stored_product(a, source)
-    error = reference.stored_product(a, off, absolute=True)
-    magnitude = reference.stored_product(a, source, absolute=True) + error
+    product = multiply(a, source)
+    error = multiply(a, off, absolute=True)
+    magnitude = multiply(a, source, absolute=True) + error
     terms = a.scales.values.shape[1]
     if bias is not None:
         product, magnitude, terms = product + bias, magnitude + np.abs(bias), terms + 1
