@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from zeroskip import DamagedFile, DtypeError, FormatError, InvalidArgument
 from zeroskip.formats import CODES, GROUPS, INTEGERS, Scales, grid_shape, pack_nibbles, registry, unpack_nibbles
 from zeroskip.quantize import quantize
+from zeroskip.testing import random_vnm
 
 FORMATS = registry.names()
 SETTINGS = st.fixed_dictionaries(
@@ -29,10 +30,15 @@ def stored(draw: st.DrawFn) -> tuple[Any, dict[str, Any]]:
     if name == "bsr":
         r, c = draw(st.integers(1, 4)), draw(st.integers(1, 5))
         rows, columns, params = -(-rows // r) * r, -(-columns // c) * c, {"block": (r, c)}
+    if name == "vnm":
+        v, m = draw(st.integers(1, 3)), draw(st.integers(4, 9))
+        rows, columns, params = -(-rows // v) * v, -(-columns // m) * m, {"v": v, "n": draw(st.integers(1, 4)), "m": m}
     if name == "nm":
         m = draw(st.integers(1, 12))
         columns, params = -(-columns // m) * m, {"n": m, "m": m}
     dense = draw(hnp.arrays(np.float32, (rows, columns), elements=VALUES, fill=st.just(0.0)))
+    if name == "vnm":
+        dense *= random_vnm(dense.shape, **params, seed=rows) != 0
     if name == "nm":
         most = int((dense.reshape(rows, -1, params["m"]) != 0).sum(axis=2).max())
         params["n"] = draw(st.integers(max(1, most), params["m"]))

@@ -22,22 +22,32 @@ from ._scales import CODES, GROUPS, Scales, check_group, grid_shape, pack_nibble
 from .bitmask import Bitmask
 from .bsr import BSR
 from .coo import COO
+from .csc import CSC
 from .csr import CSR
 from .dense import DenseMatrix
+from .dia import DIA
+from .ell import ELL
 from .nm import NM
+from .sell import SELL
+from .vnm import VNM
 
 __all__ = [
     "BSR",
     "CODES",
     "COO",
+    "CSC",
     "CSR",
+    "DIA",
     "DTYPES",
+    "ELL",
     "FLOATS",
     "GROUPS",
     "INTEGERS",
     "NM",
+    "SELL",
     "SHORT",
     "UNIT_ROUNDOFF",
+    "VNM",
     "Bitmask",
     "DenseMatrix",
     "Entries",

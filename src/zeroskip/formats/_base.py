@@ -66,7 +66,10 @@ class SparseMatrix(ABC):
 
     @property
     def nnz(self) -> int:
-        """Stored entries. Zeros that a format stores as padding count: they cost bytes and multiplications."""
+        """Stored entries. Zeros that a format stores as padding count: they cost bytes and multiplications.
+
+        Padding that is marked as such (ELL, SELL) costs bytes alone and does not count.
+        """
         return int(self.data.size)
 
     @property
@@ -109,11 +112,14 @@ class SparseMatrix(ABC):
 
     @abstractmethod
     def entries(self) -> Entries:
-        """Every stored entry, padding included, sorted by row and then by column."""
+        """Every stored entry, padding included unless it is marked as such, sorted by row and then by column."""
 
     @abstractmethod
     def places(self) -> tuple[Array, Array]:
-        """The row and the column of each element of `data`, in arrays that broadcast to its shape."""
+        """The row and the column of each element of `data`, in arrays that broadcast to its shape.
+
+        Padding that is at no place of the matrix (ELL, SELL) counts as column 0 of its row.
+        """
 
     def decoded(self) -> npt.NDArray[np.float32]:
         """What `data` means: float32, exact, in its own shape and order."""
@@ -317,25 +323,27 @@ def check_offsets(where: str, indptr: Array, stored: int) -> None:
         )
 
 
-def check_indices(where: str, indptr: Array, indices: Array, limit: int) -> None:
-    """Indices lie in [0, limit) and increase strictly within each row (so none is there twice)."""
+def check_indices(
+    where: str, indptr: Array, indices: Array, limit: int, *, along: str = "row", across: str = "column"
+) -> None:
+    """Indices lie in [0, limit) and increase strictly within each row, for CSC each column (so none is there twice)."""
     if not indices.size:
         return
     low, high = int(indices.min()), int(indices.max())
     if low < 0 or high >= limit:
         bad = low if low < 0 else high
         at = int(np.argmax(indices == bad))
-        raise FormatError(f"{where}: indices[{at}] is {bad}, out of range for {limit} columns; rebuild the indices.")
+        raise FormatError(f"{where}: indices[{at}] is {bad}, out of range for {limit} {across}s; rebuild the indices.")
     stays = indices[1:] <= indices[:-1]
     starts = indptr[1:-1]
     stays[starts[(starts > 0) & (starts < indices.size)] - 1] = False
     if stays.any():
         at = int(np.argmax(stays))
-        row = int(np.searchsorted(indptr, at, side="right")) - 1
+        line = int(np.searchsorted(indptr, at, side="right")) - 1
         what = "is there twice" if indices[at] == indices[at + 1] else f"comes after {indices[at]}"
         raise FormatError(
-            f"{where}: indices[{at + 1}] = {indices[at + 1]} {what} in row {row}, indices increase within a row; "
-            "sort them and sum duplicates (COO does both)."
+            f"{where}: indices[{at + 1}] = {indices[at + 1]} {what} in {along} {line}, indices increase within a "
+            f"{along}; sort them and sum duplicates (COO does both)."
         )
 
 

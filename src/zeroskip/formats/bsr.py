@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 class BSR(SparseMatrix):
     """Compressed rows of blocks. A block with one entry is stored whole: its zeros count in `nnz` and `nbytes`.
 
+    Column vectors, v rows that keep or drop a column together, are blocks of (v, 1): `block=(16, 1)`.
+
     The zero of a quantised matrix is the code that means 0: its zero point.
 
     Args:

@@ -2,7 +2,7 @@
 
 from .bounds import Bound, assert_close, assert_within_bound, bound
 from .cases import CASES, Case
-from .inputs import guarded, random_dense, random_matrix, random_nm, with_values
+from .inputs import guarded, random_dense, random_matrix, random_nm, random_vnm, with_values
 
 __all__ = [
     "CASES",
@@ -15,5 +15,6 @@ __all__ = [
     "random_dense",
     "random_matrix",
     "random_nm",
+    "random_vnm",
     "with_values",
 ]

@@ -32,6 +32,18 @@ def random_nm(shape: tuple[int, int], n: int, m: int, seed: int = 0) -> Float32:
     return np.ascontiguousarray(np.where(rank < n, values, np.float32(0)).reshape(shape))
 
 
+def random_vnm(shape: tuple[int, int], v: int, n: int, m: int, seed: int = 0) -> Float32:
+    """Standard normal values; in blocks of v rows and m columns 4 columns at random places, n of the 4 in each row."""
+    rng = np.random.default_rng(seed)
+    rows, groups = shape[0], shape[1] // m
+    rank = rng.random((rows // v, groups, m)).argsort(axis=2).argsort(axis=2)
+    columns = (rank < 4).repeat(v, axis=0)
+    chance = np.where(columns, rng.random(columns.shape), 2.0)
+    kept = columns & (chance.argsort(axis=2).argsort(axis=2) < n)
+    values = rng.standard_normal(kept.shape, dtype=np.float32)
+    return np.ascontiguousarray(np.where(kept, values, np.float32(0)).reshape(shape))
+
+
 def random_matrix(
     shape: tuple[int, int],
     sparsity: float,
@@ -43,7 +55,7 @@ def random_matrix(
     symmetric: bool = True,
     **params: Any,
 ) -> SparseMatrix:
-    """A random matrix in any format. Blocks are kept or left whole; for N:M the pattern itself decides the sparsity.
+    """A random matrix in any format. Blocks are kept or left whole; N:M and V:N:M themselves decide the sparsity.
 
     Args:
         group: As in `quantize`, for int8 and int4.
@@ -51,6 +63,8 @@ def random_matrix(
     """
     if format == "nm":
         dense = random_nm(shape, params["n"], params["m"], seed)
+    elif format == "vnm":
+        dense = random_vnm(shape, params["v"], params["n"], params["m"], seed)
     elif format == "bsr":
         r, c = params["block"]
         kept = np.random.default_rng(seed + 1).random((shape[0] // r, shape[1] // c)) >= sparsity

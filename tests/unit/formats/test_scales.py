@@ -24,7 +24,11 @@ from zeroskip.formats import (
     unpack_nibbles,
 )
 
-PARAMS: dict[str, dict[str, Any]] = {"bsr": {"block": (2, 2)}, "nm": {"n": 2, "m": 4}}
+PARAMS: dict[str, dict[str, Any]] = {
+    "bsr": {"block": (2, 2)},
+    "nm": {"n": 2, "m": 4},
+    "vnm": {"v": 2, "n": 2, "m": 4},
+}
 FORMATS = registry.names()
 
 
@@ -156,11 +160,12 @@ def test_numbers_are_not_rounded_to_codes_without_scales(dtype: str) -> None:
 
 
 def test_padding_is_the_code_that_means_zero() -> None:
-    """Every column has another zero point; N:M and BSR fill up with it, and leave it out again."""
+    """Every column has another zero point; formats that pad fill up with it, and leave it out again."""
     zeros = np.array([[3, -4]] * 4, dtype=np.int8)
     scales = Scales(grid(2), 32, zeros)
     coo = COO((4, 40), *(np.array([1, 2], dtype=np.int32),) * 2, np.array([6, -7], dtype=np.int8), "int4", scales)
-    for name, params in (("nm", {"n": 2, "m": 4}), ("bsr", {"block": (2, 4)})):
+    for name in ("nm", "bsr", "vnm", "dia"):
+        params = {**PARAMS, "bsr": {"block": (2, 4)}}.get(name, {})
         a = coo.convert(name, **params)
         np.testing.assert_array_equal(a.to_dense(), coo.to_dense())
         assert a.nnz > 2

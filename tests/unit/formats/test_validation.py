@@ -257,7 +257,7 @@ def test_formats_cannot_be_changed() -> None:
 
 def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(InvalidArgument, match=r"choose one of: .*bitmask.*csr"):
-        csr().convert("csc")
+        csr().convert("csr5")
     with pytest.raises(InvalidArgument, match="block is not a parameter of csr"):
         BSR.from_dense(DENSE, block=(2, 2)).convert("csr", block=(2, 2))
     with pytest.raises(DtypeError, match="'float8'"):
