@@ -22,7 +22,7 @@ from ._errors import (
 
 if TYPE_CHECKING:
     from . import formats, kernels, ops, testing
-    from .bench.analysis.analyze import analyze
+    from .bench.analysis.runner import analyze
     from .models import prune
     from .ops import plan
     from .runtime import CompiledModel

@@ -92,9 +92,11 @@ def hopeless(kernels: Sequence[Kernel], a: SparseMatrix, n: int) -> dict[str, st
 
 
 def wrong_size(name: str, n: int) -> str | None:
-    """Why a kernel is not meant for `n` columns of x, by its name; None where it is."""
+    """Why a kernel is not meant for `n` columns of x, by its name (`_n1`, `_n16`); None where it is."""
     tile = _TILE.search(name)
-    return f"made for 2 to {tile[1]} columns" if tile and not 1 < n <= int(tile[1]) else None
+    if tile is None or (n == 1 if tile[1] == "1" else 1 < n <= int(tile[1])):
+        return None
+    return "made for 1 column" if tile[1] == "1" else f"made for 2 to {tile[1]} columns"
 
 
 def statistics_of(a: SparseMatrix) -> dict[str, Any]:

@@ -268,3 +268,11 @@ def test_plans_of_direct_calls_are_kept_as_long_as_the_matrix() -> None:
     a = None
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [("spmm_csr_f32_avx2", {1, 2, 16, 17}), ("spmm_csr_f32_avx2_n16", {2, 16}), ("spmm_csr_f32_avx2_n1", {1})],
+)
+def test_a_name_says_how_many_columns_a_kernel_is_made_for(name: str, fits: set[int]) -> None:
+    assert {n for n in (1, 2, 16, 17) if choice.wrong_size(name, n) is None} == fits

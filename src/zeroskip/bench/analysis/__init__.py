@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .analyze import Analysis, analyze
+from .runner import Analysis, analyze
 
 __all__ = ["Analysis", "analyze"]

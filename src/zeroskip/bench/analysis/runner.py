@@ -13,10 +13,11 @@ from ..._errors import InvalidArgument
 from ...formats import DTYPES
 from .. import machine
 from . import tables
-from .breakeven import BreakEven, break_even, next_sparsity, speedup_at
+from .breakeven import BreakEven, break_even, speedup_at
 from .layers import LayerShape, layers_of, shapes_of
 from .operands import Form
 from .roofline import Roofline, measure_roofline
+from .search import TARGETS, Search, Settings
 from .spots import Point, Spots, allowed_dense, anchor_name, import_libraries
 
 Progress = Callable[[str, int, int], None]
@@ -26,8 +27,6 @@ SHAPES = ((4096, 4096),)
 NS = (1, 8, 32, 128)
 SPARSITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 FORMATS = ("csr", "bitmask", "nm", "bsr")
-# What the table shows; measured first, the highest before the others so that a hopeless kernel is seen early.
-TARGETS = (0.5, 0.8, 0.9)
 BUDGET_S = 48.0
 # Time for the kernels of one pattern, sparsity and N together.
 _SHARE_S = 0.1
@@ -77,15 +76,6 @@ class Analysis:
 
     def __repr__(self) -> str:
         return f"Analysis({len(self.doc['shapes'])} shapes on {self.doc['machine']['cpu']})"
-
-
-@dataclass(frozen=True)
-class _Settings:
-    ns: tuple[int, ...]
-    grid: tuple[float, ...]
-    values: tuple[str, ...]
-    forms: tuple[Form, ...]
-    seed: int
 
 
 def analyze(
@@ -162,7 +152,7 @@ def analyze(
 
 def _checked(
     n: Sequence[int], sparsities: Sequence[float], values: Sequence[str], formats: Sequence[str], seed: int
-) -> _Settings:
+) -> Settings:
     """The arguments in order and without doubles.
 
     Raises:
@@ -177,7 +167,7 @@ def _checked(
         raise InvalidArgument(f"analyze: values is {values!r}, not value types; choose of: {', '.join(DTYPES)}.")
     if not formats:
         raise InvalidArgument(f"analyze: formats is empty; choose of: {', '.join(FORMATS)}.")
-    return _Settings(
+    return Settings(
         tuple(sorted(set(n))),
         tuple(sorted({float(value) for value in sparsities})),
         tuple(dict.fromkeys(values)),
@@ -186,11 +176,11 @@ def _checked(
     )
 
 
-def _shape(layer: LayerShape, settings: _Settings, roofline: Roofline, end: float, tell: Progress) -> dict[str, Any]:
+def _shape(layer: LayerShape, settings: Settings, roofline: Roofline, end: float, tell: Progress) -> dict[str, Any]:
     """Measure one shape until all is known or time is up, and write down what came out."""
     spots = Spots(layer.shape, settings.ns, seed=settings.seed, share_s=_SHARE_S, cold_bytes=roofline.cold_bytes)
     spots.measure_dense(sorted({other for value in settings.values for other in allowed_dense(value)}))
-    search = _Search(spots, settings)
+    search = Search(spots, settings)
     stage = f"{layer.shape[0]}x{layer.shape[1]}"
     done, spent = 0, 0.0
     while (job := search.next_job()) is not None:
@@ -212,100 +202,7 @@ def _shape(layer: LayerShape, settings: _Settings, roofline: Roofline, end: floa
     }
 
 
-Job = tuple[Sequence[Form], Mapping[str, Sequence[int]], float]
-_Curve = tuple[Form, str, int]
-
-
-class _Search:
-    """Which pattern and sparsity to measure next, and for whom.
-
-    First the targets of the table for everybody, from the highest down; then, for each curve (form, value type, N),
-    the sparsities that close in on its break-even; last the highest sparsity, where the picture ends.
-    """
-
-    def __init__(self, spots: Spots, settings: _Settings) -> None:
-        self._spots = spots
-        self._settings = settings
-        self._asked: set[tuple[str, str, int, float]] = set()
-        fitting = [form for form in settings.forms if form.fits(spots.shape) is None]
-        self._patterns: dict[str, list[Form]] = {}
-        for form in fitting:
-            self._patterns.setdefault(form.pattern, []).append(form)
-        targets = [s for s in TARGETS if s in settings.grid] or [settings.grid[len(settings.grid) // 2]]
-        self._first = {pattern: self._near(pattern, targets) for pattern in self._patterns}
-        self._last = {pattern: self._near(pattern, settings.grid[-1:]) for pattern in self._patterns}
-        self.grids = {pattern: self._near(pattern, settings.grid) for pattern in self._patterns}
-
-    def _near(self, pattern: str, wanted: Sequence[float]) -> list[float]:
-        form = self._patterns[pattern][0]
-        return sorted({round(s, 6) for value in wanted for s in form.sparsities(value)})
-
-    def next_job(self) -> Job | None:
-        """What to measure now; None when all is known."""
-        jobs = self._jobs()
-        if not jobs:
-            return None
-        pattern, sparsity, wanted = jobs[0]
-        self._asked |= {(pattern, value, n, sparsity) for value, ns in wanted.items() for n in ns}
-        return self._patterns[pattern], wanted, sparsity
-
-    def waiting(self) -> int:
-        """How many jobs are known to be left."""
-        return len(self._jobs())
-
-    def _jobs(self) -> list[tuple[str, float, dict[str, list[int]]]]:
-        for stage in (self._of(self._first), self._closing_in(), self._of(self._last)):
-            if stage:
-                return stage
-        return []
-
-    def _of(self, sparsities: Mapping[str, Sequence[float]]) -> list[tuple[str, float, dict[str, list[int]]]]:
-        """Every value type and N at these sparsities, where they were not asked for yet."""
-        found = []
-        for sparsity in sorted({s for several in sparsities.values() for s in several}, reverse=True):
-            for pattern, several in sparsities.items():
-                wanted = self._new(pattern, sparsity, dict.fromkeys(self._settings.values, self._settings.ns))
-                if sparsity in several and wanted:
-                    found.append((pattern, sparsity, wanted))
-        return found
-
-    def _closing_in(self) -> list[tuple[str, float, dict[str, list[int]]]]:
-        """What the curves ask for, those places first that most of them ask for."""
-        votes: dict[tuple[str, float], dict[str, list[int]]] = {}
-        for (form, value, n), ratios in self.ratios().items():
-            sparsity = next_sparsity(ratios, self.grids[form.pattern])
-            if sparsity is not None:
-                wanted = votes.setdefault((form.pattern, sparsity), {}).setdefault(value, [])
-                wanted += [n] if n not in wanted else []
-        fresh = [(pattern, s, self._new(pattern, s, wanted)) for (pattern, s), wanted in votes.items()]
-        return sorted((job for job in fresh if job[2]), key=lambda job: -sum(map(len, job[2].values())))
-
-    def _new(self, pattern: str, sparsity: float, wanted: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-        left = {v: [n for n in ns if (pattern, v, n, sparsity) not in self._asked] for v, ns in wanted.items()}
-        return {value: ns for value, ns in left.items() if ns}
-
-    def ratios(self, dtypes: Sequence[str] | None = None) -> dict[_Curve, dict[float, float]]:
-        """Speed-up of each curve by sparsity, over the fastest dense call of `dtypes` (None: the fair ones)."""
-        found: dict[_Curve, dict[float, float]] = {}
-        for (form, value, n), points in self.curves().items():
-            base = self._spots.baseline(n, allowed_dense(value) if dtypes is None else dtypes)
-            if base is not None:
-                found[form, value, n] = {s: base.ratio * p.dense_s / p.time_s for s, p in points.items()}
-        return found
-
-    def curves(self) -> dict[_Curve, dict[float, Point]]:
-        """The fastest kernel of each curve at each sparsity that was measured."""
-        forms = {str(form): form for several in self._patterns.values() for form in several}
-        found: dict[_Curve, dict[float, Point]] = {}
-        for point in self._spots.points:
-            curve = found.setdefault((forms[point.form], point.dtype, point.n), {})
-            best = curve.get(point.sparsity)
-            if best is None or point.time_s / point.dense_s < best.time_s / best.dense_s:
-                curve[point.sparsity] = point
-        return found
-
-
-def _size(n: int, spots: Spots, search: _Search, settings: _Settings, roofline: Roofline) -> dict[str, Any]:
+def _size(n: int, spots: Spots, search: Search, settings: Settings, roofline: Roofline) -> dict[str, Any]:
     """Everything about one N."""
     fair, float32 = search.ratios(), search.ratios(("float32",))
     curves = []
