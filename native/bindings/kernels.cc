@@ -9,6 +9,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "../runtime/cpu.h"
 #include "../runtime/numeric.h"
@@ -22,7 +23,7 @@ namespace {
 template <class T> using Array = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
 using FloatOut = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 
-constexpr const char* kFormats[] = {"csr", "bitmask", "dense", "bsr", "nm"};
+constexpr const char* kFormats[] = {"csr", "bitmask", "dense", "bsr", "nm", "ell", "sell", "vnm", "csc", "dia"};
 constexpr const char* kTypes[] = {"float32", "bfloat16", "float16", "int8", "int4"};
 constexpr const char* kActivations[] = {"none", "relu", "gelu", "gelu_tanh", "silu", "tanh"};
 
@@ -60,6 +61,55 @@ void check_indices(const int64_t* indptr, const int32_t* indices, int64_t rows, 
       require(i == indptr[r] || indices[i - 1] < indices[i], "pack: column indices of a row are not ascending");
     }
   }
+}
+
+// Rows of slots as ell and sell have them: `step` apart, columns ascending, then padding.
+void check_slots(const int32_t* indices, int64_t count, int64_t step, int64_t cols) {
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t now = indices[i * step], before = i ? indices[(i - 1) * step] : -1;
+    require(now >= -1 && now < cols, "pack: a column index is out of range");
+    require(now == -1 || i == 0 || (before != -1 && before < now), "pack: column indices of a row are not ascending");
+  }
+}
+
+void read_sell(Source& s, nb::dict arrays, nb::dict params) {
+  s.r = nb::cast<int64_t>(params["c"]);
+  require(s.r > 0, "pack: a slice has no rows");
+  const int64_t slices = s.rows / s.r + (s.rows % s.r != 0);
+  s.indptr = array_of<int64_t>(arrays, "indptr", slices + 1);
+  require(s.indptr[0] == 0 && s.indptr[slices] >= 0, "pack: indptr[0] is not 0, or indptr is negative");
+  s.indices = array_of<int32_t>(arrays, "indices", s.indptr[slices]);
+  for (int64_t i = 0; i < slices; ++i) {
+    const int64_t height = std::min(s.r, s.rows - i * s.r), size = s.indptr[i + 1] - s.indptr[i];
+    require(size >= 0 && s.indptr[i + 1] <= s.indptr[slices], "pack: indptr decreases");
+    require(size % height == 0, "pack: the rows of a slice are not of equal width");
+    for (int64_t r = 0; r < height; ++r) check_slots(s.indices + s.indptr[i] + r, size / height, height, s.cols);
+  }
+  s.order = array_of<int32_t>(arrays, "rows", s.rows);
+  std::vector<bool> seen(static_cast<size_t>(s.rows));
+  for (int64_t i = 0; i < s.rows; ++i) {
+    require(s.order[i] >= 0 && s.order[i] < s.rows && !seen[s.order[i]], "pack: rows is no permutation");
+    seen[s.order[i]] = true;
+  }
+  s.data = data_of(arrays, s.type, s.indptr[slices]);
+}
+
+void read_vnm(Source& s, nb::dict arrays, nb::dict params) {
+  s.v = nb::cast<int64_t>(params["v"]);
+  s.r = nb::cast<int64_t>(params["n"]);
+  s.c = nb::cast<int64_t>(params["m"]);
+  require(s.r > 0 && s.r <= 4 && s.c >= 4 && s.c <= 256 && s.cols % s.c == 0, "pack: n:m does not divide the columns");
+  require(s.v > 0 && s.rows % s.v == 0, "pack: v does not divide the rows");
+  const int64_t kept = s.rows / s.v * (s.cols / s.c) * 4, count = s.rows * (s.cols / s.c) * s.r;
+  s.four = array_of<uint8_t>(arrays, "columns", kept);
+  s.bits = array_of<uint8_t>(arrays, "indices", count);
+  for (int64_t i = 0; i < kept; ++i) {
+    require(s.four[i] < s.c && (i % 4 == 0 || s.four[i - 1] < s.four[i]), "pack: kept columns are outside, or not ascending");
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    require(s.bits[i] < 4 && (i % s.r == 0 || s.bits[i - 1] < s.bits[i]), "pack: positions are outside, or not ascending");
+  }
+  s.data = data_of(arrays, s.type, count);
 }
 
 void read_scales(Source& s, nb::dict arrays, nb::dict params) {
@@ -119,6 +169,17 @@ Source read_source(int64_t rows, int64_t cols, const std::string& kind, nb::dict
       s.data = data_of(arrays, s.type, count);
       break;
     }
+    case Format::ell:
+      s.r = nb::cast<int64_t>(params["width"]);
+      require(s.r >= 0 && s.r < INT32_MAX, "pack: the width is negative or too large");
+      s.indices = array_of<int32_t>(arrays, "indices", rows * s.r);
+      for (int64_t r = 0; r < rows; ++r) check_slots(s.indices + r * s.r, s.r, 1, cols);
+      s.data = data_of(arrays, s.type, rows * s.r);
+      break;
+    case Format::sell: read_sell(s, arrays, params); break;
+    case Format::vnm: read_vnm(s, arrays, params); break;
+    case Format::csc:
+    case Format::dia: require(false, "pack: csc and dia are handed over as csr");
   }
   return s;
 }

@@ -11,15 +11,19 @@
 namespace zs {
 
 // A sparse or dense matrix as the caller holds it. Only the pointers of its format are set. Trusted: checked in bindings/.
+// csc and dia are never sources: what cannot be read row by row is handed over as csr.
 struct Source {
   Format format;
   ValueType type;
   int64_t rows, cols;
   const void* data;
-  const int64_t* indptr = nullptr;   // csr, bsr
-  const int32_t* indices = nullptr;  // csr, bsr: column (block column)
-  const uint8_t* bits = nullptr;     // bitmask [rows][(cols + 7) / 8], or nm: position in the group
-  int64_t r = 0, c = 0;              // bsr block; nm: n = r of m = c
+  const int64_t* indptr = nullptr;   // csr, bsr; sell: slices
+  const int32_t* indices = nullptr;  // csr, bsr: column (block column); ell, sell: column, -1 for padding
+  const uint8_t* bits = nullptr;     // bitmask [rows][(cols + 7) / 8]; nm: position in the group; vnm: in the four columns
+  int64_t r = 0, c = 0;              // bsr block; nm, vnm: n = r of m = c; ell: r is the width; sell: r rows a slice
+  const int32_t* order = nullptr;    // sell: which row is stored where
+  const uint8_t* four = nullptr;     // vnm: the columns kept, [rows / v][cols / c][4]
+  int64_t v = 0;                     // vnm: rows of a block
   // i8, i4: value = (code - zero) * scale; [rows][ceil(cols / scale_group)], or [rows] where scale_group is 0.
   const uint16_t* scales = nullptr;  // float16
   const int8_t* zeros = nullptr;     // null: none

@@ -76,7 +76,7 @@ float rounded(float value, ValueType type) {
 }
 
 const char* format_name(Format format) {
-  constexpr const char* names[] = {"csr", "bitmask", "dense", "bsr", "nm"};
+  constexpr const char* names[] = {"csr", "bitmask", "dense", "bsr", "nm", "ell", "sell", "vnm", "csc", "dia"};
   return names[static_cast<int>(format)];
 }
 
@@ -85,18 +85,66 @@ const char* type_name(ValueType type) {
   return names[static_cast<int>(type)];
 }
 
+namespace {
+
+// ell, and sell in slices of `height` rows: entries slot by slot, then the column -1 and the value 0.
+template <class Push> void hold_slots(Held& held, const Matrix& m, int64_t height, bool backwards, Push&& push) {
+  std::vector<std::vector<int64_t>> cols(m.rows);
+  for (int64_t i = 0; i < m.rows; ++i) {
+    held.order.push_back(static_cast<int32_t>(backwards ? m.rows - 1 - i : i));
+    for (int64_t col = 0; col < m.cols; ++col) {
+      if (m.has(held.order[i], col)) cols[i].push_back(col);
+    }
+  }
+  held.indptr.push_back(0);
+  for (int64_t begin = 0; begin < m.rows; begin += height) {
+    const int64_t end = std::min(begin + height, m.rows);
+    size_t width = 0;
+    for (int64_t i = begin; i < end; ++i) width = std::max(width, cols[i].size());
+    for (size_t slot = 0; slot < width; ++slot) {
+      for (int64_t i = begin; i < end; ++i) {
+        const bool padding = slot >= cols[i].size();
+        held.indices.push_back(padding ? -1 : static_cast<int32_t>(cols[i][slot]));
+        padding ? push(0.0f) : push(m.at(held.order[i], cols[i][slot]));
+      }
+    }
+    held.indptr.push_back(static_cast<int64_t>(held.indices.size()));
+  }
+}
+
+// vnm with blocks of one row: the columns of each group that are stored, and the lowest of the others up to four.
+void hold_four(Held& held, const Matrix& m, int64_t width) {
+  for (int64_t group = 0; group < m.rows * m.cols / width; ++group) {
+    const uint8_t* stored = m.stored.data() + group * width;
+    int64_t missing = 4 - std::count(stored, stored + width, 1), slot = 0;
+    for (int64_t i = 0; i < width; ++i) {
+      if (!stored[i] && missing-- <= 0) continue;
+      if (stored[i]) held.bits.push_back(static_cast<uint8_t>(slot));
+      held.four.push_back(static_cast<uint8_t>(i));
+      ++slot;
+    }
+  }
+}
+
+}  // namespace
+
 Held hold(const Matrix& m, Format format, ValueType type, int64_t r, int64_t c) {
   Held held;
-  const auto push = [&](int64_t row, int64_t col) {
-    const float v = m.at(row, col);
+  const auto push_value = [&](float v) {
     if (type == ValueType::f32) held.f32.push_back(v);
     if (type == ValueType::bf16) held.f16.push_back(float_to_bf16(v));
     if (type == ValueType::f16) held.f16.push_back(float_to_f16(v));
   };
+  const auto push = [&](int64_t row, int64_t col) { push_value(m.at(row, col)); };
+  const bool slots = format == Format::ell || format == Format::sell;
+  if (slots) hold_slots(held, m, format == Format::ell ? 1 : r, format == Format::sell, push_value);
+  if (format == Format::vnm) hold_four(held, m, c);
   const int64_t mask_bytes = (m.cols + 7) / 8;
   if (format == Format::bitmask) held.bits.assign(m.rows * mask_bytes, 0);
   if (format == Format::csr || format == Format::bsr) held.indptr.push_back(0);
-  if (format == Format::bsr) {
+  if (slots) {
+    // all of it is done
+  } else if (format == Format::bsr) {
     for (int64_t i = 0; i < m.rows / r; ++i) {
       for (int64_t j = 0; j < m.cols / c; ++j) {
         if (!m.has(i * r, j * c)) continue;
@@ -128,6 +176,9 @@ Held hold(const Matrix& m, Format format, ValueType type, int64_t r, int64_t c) 
   s.indptr = held.indptr.data();
   s.indices = held.indices.data();
   s.bits = held.bits.data();
+  s.order = held.order.data();
+  s.four = held.four.data();
+  s.v = 1;
   return held;
 }
 

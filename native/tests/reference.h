@@ -30,15 +30,16 @@ struct Held {
   std::vector<float> f32;
   std::vector<uint16_t> f16;
   std::vector<int64_t> indptr;
-  std::vector<int32_t> indices;
-  std::vector<uint8_t> bits;
+  std::vector<int32_t> indices, order;
+  std::vector<uint8_t> bits, four;
 };
 
 Matrix random_matrix(int64_t rows, int64_t cols, double density, uint64_t seed);
 Matrix random_blocks(int64_t rows, int64_t cols, int64_t r, int64_t c, double density, uint64_t seed);
 Matrix random_nm(int64_t rows, int64_t cols, int64_t n, int64_t m, uint64_t seed);
 
-// The same entries in a format and a type; values are rounded to the type. `r`, `c`: the block, or n of m.
+// The same entries in a format and a type; values are rounded to the type. `r`, `c`: the block, or n of m; for sell r is the
+// height of a slice, and rows are stored from the last to the first. vnm has blocks of one row here.
 Held hold(const Matrix& matrix, Format format, ValueType type, int64_t r = 0, int64_t c = 0);
 
 float rounded(float value, ValueType type);

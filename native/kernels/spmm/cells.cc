@@ -187,7 +187,7 @@ void store_codes(const CellMatrix& a, uint8_t* code, const int32_t* cols, int32_
 
 void fill(CellMatrix& a, const Source& source, const RowReader& reader, const std::vector<Place>& place) {
   const int64_t size = value_bytes(a.type);
-  const bool as_it_is = source.type == a.type && source.format != Format::bsr;
+  const bool as_it_is = source.type == a.type && reader.contiguous();
   memset(a.codes.data(), 0, a.codes.bytes());
   Pool::get().parallel(a.blocks.count, [&](int64_t rb, int) {
     std::vector<int32_t> cols;

@@ -67,7 +67,7 @@ void lay_out(RowMatrix& a, const RowReader& reader) {
 
 void fill(RowMatrix& a, const Source& source, const RowReader& reader) {
   const int64_t size = value_bytes(a.type);
-  const bool as_it_is = source.type == a.type && source.format != Format::bsr;
+  const bool as_it_is = source.type == a.type && reader.contiguous();
   uint16_t* columns = reinterpret_cast<uint16_t*>(a.columns.data());
   Pool::get().parallel(static_cast<int64_t>(a.cuts.size()) - 1, [&](int64_t task, int) {
     std::vector<int32_t> cols;

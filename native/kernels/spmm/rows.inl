@@ -58,40 +58,68 @@ inline float row_dot(const uint16_t* columns, const void* values, int64_t at, in
 #endif
 
 #if defined(__AVX512VBMI2__)
-// A row of a bitmask times x: one instruction brings the values of 16, 32 or 64 columns to their lanes, and x is read under the same mask.
+// A number that is known when this is compiled, where an argument is not.
+template <int N> struct Part {
+  constexpr operator int() const { return N; }
+};
+
+// A row of a bitmask times x, 64 columns a step: one instruction brings the values of 16, 32 or 64 of them to their lanes, and x is
+// read under the same mask. (Accumulators by a running number, and a mask copied by its length: five times slower.)
 template <ValueType Type, bool>
 inline float mask_dot(const uint8_t* mask, int64_t bytes, const void* values, int64_t at, const float* x) {
-  constexpr int kStep = Type == ValueType::f32 ? 2 : Type == ValueType::i8 ? 8 : 4;  // bytes of mask
   __m512 acc[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
-  const auto sixteen = [&](int s, __m512 v, uint64_t bits, const float* from) {
-    acc[s] = _mm512_fmadd_ps(v, _mm512_maskz_loadu_ps(static_cast<__mmask16>(bits), from), acc[s]);
+  const auto add = [&acc](auto part, __m512 v, uint64_t bits, const float* from) {
+    acc[part] =
+        _mm512_fmadd_ps(v, _mm512_maskz_loadu_ps(static_cast<__mmask16>(bits >> 16 * part), from + 16 * part), acc[part]);
   };
-  for (int64_t b = 0, turn = 0; b < bytes; b += kStep, ++turn) {
-    uint64_t bits = 0;
-    memcpy(&bits, mask + b, bytes - b < kStep ? bytes - b : kStep);
-    const float* xs = x + 8 * b;
+  const auto sixteen = [&](auto part, uint64_t bits, const float* from) {
+    const int64_t before = __builtin_popcountll(bits & ((uint64_t{1} << 16 * part) - 1));
+    const __m512 packed = _mm512_loadu_ps(static_cast<const float*>(values) + at + before);
+    add(part, _mm512_maskz_expand_ps(static_cast<__mmask16>(bits >> 16 * part), packed), bits, from);
+  };
+  const auto widened = [&](__m256i halves) {
+    if (Type == ValueType::f16) return _mm512_cvtph_ps(halves);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+  };
+  const auto numbers = [](__m128i codes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes)); };
+  constexpr Part<0> p0;
+  constexpr Part<1> p1;
+  constexpr Part<2> p2;
+  constexpr Part<3> p3;
+  const auto step = [&](uint64_t bits, const float* from) {
     if constexpr (Type == ValueType::f32) {
-      const __m512 packed = _mm512_loadu_ps(static_cast<const float*>(values) + at);
-      sixteen(turn % 4, _mm512_maskz_expand_ps(static_cast<__mmask16>(bits), packed), bits, xs);
+      sixteen(p0, bits, from);
+      sixteen(p1, bits, from);
+      sixteen(p2, bits, from);
+      sixteen(p3, bits, from);
     } else if constexpr (Type == ValueType::i8) {
-      const __m512i packed = _mm512_loadu_si512(static_cast<const int8_t*>(values) + at);
-      const __m512i all = _mm512_maskz_expand_epi8(bits, packed);
-      const auto part = [&](__m128i codes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes)); };
-      sixteen(0, part(_mm512_castsi512_si128(all)), bits, xs);
-      sixteen(1, part(_mm512_extracti32x4_epi32(all, 1)), bits >> 16, xs + 16);
-      sixteen(2, part(_mm512_extracti32x4_epi32(all, 2)), bits >> 32, xs + 32);
-      sixteen(3, part(_mm512_extracti32x4_epi32(all, 3)), bits >> 48, xs + 48);
+      const __m512i all = _mm512_maskz_expand_epi8(bits, _mm512_loadu_si512(static_cast<const int8_t*>(values) + at));
+      add(p0, numbers(_mm512_castsi512_si128(all)), bits, from);
+      add(p1, numbers(_mm512_extracti32x4_epi32(all, 1)), bits, from);
+      add(p2, numbers(_mm512_extracti32x4_epi32(all, 2)), bits, from);
+      add(p3, numbers(_mm512_extracti32x4_epi32(all, 3)), bits, from);
     } else {
-      const __m512i packed = _mm512_loadu_si512(static_cast<const uint16_t*>(values) + at);
-      const __m512i all = _mm512_maskz_expand_epi16(static_cast<__mmask32>(bits), packed);
-      const auto part = [&](__m256i halves) {
-        if (Type == ValueType::f16) return _mm512_cvtph_ps(halves);
-        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
-      };
-      sixteen(turn % 2 * 2, part(_mm512_castsi512_si256(all)), bits, xs);
-      sixteen(turn % 2 * 2 + 1, part(_mm512_extracti64x4_epi64(all, 1)), bits >> 16, xs + 16);
+      const uint16_t* half = static_cast<const uint16_t*>(values) + at;
+      const uint32_t first = static_cast<uint32_t>(bits);
+      const __m512i low = _mm512_maskz_expand_epi16(first, _mm512_loadu_si512(half));
+      const __m512i high = _mm512_maskz_expand_epi16(bits >> 32, _mm512_loadu_si512(half + __builtin_popcount(first)));
+      add(p0, widened(_mm512_castsi512_si256(low)), bits, from);
+      add(p1, widened(_mm512_extracti64x4_epi64(low, 1)), bits, from);
+      add(p2, widened(_mm512_castsi512_si256(high)), bits, from);
+      add(p3, widened(_mm512_extracti64x4_epi64(high, 1)), bits, from);
     }
     at += __builtin_popcountll(bits);
+  };
+  int64_t b = 0;
+  for (; b + 8 <= bytes; b += 8) {
+    uint64_t bits;
+    memcpy(&bits, mask + b, 8);
+    step(bits, x + 8 * b);
+  }
+  if (b < bytes) {
+    uint64_t bits = 0;
+    memcpy(&bits, mask + b, bytes - b);
+    step(bits, x + 8 * b);
   }
   return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(acc[0], acc[1]), _mm512_add_ps(acc[2], acc[3])));
 }

@@ -67,6 +67,10 @@ class RowReader {
         start_[r + 1] = start_[r] + count_bits(s_.bits + r * bytes, bytes);
       }
     }
+    if (s_.format == Format::sell) {
+      start_.resize(s_.rows);
+      for (int64_t p = 0; p < s_.rows; ++p) start_[s_.order[p]] = p;
+    }
   }
 
   int64_t count(int64_t row) const {
@@ -75,19 +79,37 @@ class RowReader {
       case Format::bitmask: return start_[row + 1] - start_[row];
       case Format::dense: return s_.cols;
       case Format::bsr: return (s_.indptr[row / s_.r + 1] - s_.indptr[row / s_.r]) * s_.c;
-      case Format::nm: return s_.cols / s_.c * s_.r;
+      case Format::nm:
+      case Format::vnm: return s_.cols / s_.c * s_.r;
+      case Format::ell:
+      case Format::sell: {
+        const Slots slots = slots_of(row);
+        int64_t n = 0;
+        while (n < slots.count && s_.indices[slots.first + n * slots.step] >= 0) ++n;  // padding comes last
+        return n;
+      }
+      case Format::csc:
+      case Format::dia: break;
     }
     return 0;
   }
 
-  // The entry at which the row's values start; they are contiguous in every format but bsr (-1).
+  // Whether the values of a row follow each other.
+  bool contiguous() const { return s_.format != Format::bsr && s_.format != Format::sell; }
+
+  // The entry at which the row's values start, where they are contiguous; else -1.
   int64_t first(int64_t row) const {
     switch (s_.format) {
       case Format::csr: return s_.indptr[row];
       case Format::bitmask: return start_[row];
       case Format::dense:
-      case Format::nm: return row * count(row);
-      case Format::bsr: return -1;
+      case Format::nm:
+      case Format::vnm: return row * count(row);
+      case Format::ell: return row * s_.r;
+      case Format::bsr:
+      case Format::sell:
+      case Format::csc:
+      case Format::dia: break;
     }
     return -1;
   }
@@ -124,6 +146,21 @@ class RowReader {
           for (int64_t i = 0; i < s_.r; ++i, ++at) cols[at] = static_cast<int32_t>(g * s_.c + s_.bits[row * n + at]);
         }
         break;
+      case Format::vnm: {
+        const uint8_t* four = s_.four + row / s_.v * (s_.cols / s_.c) * 4;
+        for (int64_t g = 0; at < n; ++g) {
+          for (int64_t i = 0; i < s_.r; ++i, ++at) cols[at] = static_cast<int32_t>(g * s_.c + four[4 * g + s_.bits[row * n + at]]);
+        }
+        break;
+      }
+      case Format::ell:
+      case Format::sell: {
+        const Slots slots = slots_of(row);
+        for (; at < n; ++at) cols[at] = s_.indices[slots.first + at * slots.step];
+        break;
+      }
+      case Format::csc:
+      case Format::dia: break;
     }
     return n;
   }
@@ -132,8 +169,13 @@ class RowReader {
   int64_t read(int64_t row, std::vector<int32_t>& cols, std::vector<float>& values) const {
     const int64_t n = columns(row, cols);
     values.resize(n);
-    if (s_.format != Format::bsr) {
+    if (contiguous()) {
       values_at(s_.data, s_.type, first(row), n, values.data());
+      return n;
+    }
+    if (s_.format == Format::sell) {
+      const Slots slots = slots_of(row);
+      for (int64_t i = 0; i < n; ++i) values[i] = value_at(s_.data, s_.type, slots.first + i * slots.step);
       return n;
     }
     const int64_t begin = s_.indptr[row / s_.r];
@@ -144,8 +186,20 @@ class RowReader {
   }
 
  private:
+  // Where the slots of a row of ell or sell lie.
+  struct Slots {
+    int64_t first, step, count;
+  };
+
+  Slots slots_of(int64_t row) const {
+    if (s_.format == Format::ell) return {row * s_.r, 1, s_.r};
+    const int64_t place = start_[row], slice = place / s_.r;
+    const int64_t height = std::min(s_.r, s_.rows - slice * s_.r);
+    return {s_.indptr[slice] + place % s_.r, height, (s_.indptr[slice + 1] - s_.indptr[slice]) / height};
+  }
+
   const Source& s_;
-  std::vector<int64_t> start_;
+  std::vector<int64_t> start_;  // bitmask: first value of each row; sell: where each row is stored
 };
 
 }  // namespace zs
