@@ -87,25 +87,28 @@ const char* type_name(ValueType type) {
 
 namespace {
 
-// ell, and sell in slices of `height` rows: entries slot by slot, then the column -1 and the value 0.
-template <class Push> void hold_slots(Held& held, const Matrix& m, int64_t height, bool backwards, Push&& push) {
+// sell in slices of `height` rows, or ell, slices of one row that are all of one width: entries slot by slot, then the
+// column -1 and the value 0.
+template <class Push> void hold_slots(Held& held, const Matrix& m, bool ell, int64_t height, Push&& push) {
   std::vector<std::vector<int64_t>> cols(m.rows);
+  size_t widest = 0;
   for (int64_t i = 0; i < m.rows; ++i) {
-    held.order.push_back(static_cast<int32_t>(backwards ? m.rows - 1 - i : i));
+    held.order.push_back(static_cast<int32_t>(ell ? i : m.rows - 1 - i));
     for (int64_t col = 0; col < m.cols; ++col) {
       if (m.has(held.order[i], col)) cols[i].push_back(col);
     }
+    widest = std::max(widest, cols[i].size());
   }
   held.indptr.push_back(0);
   for (int64_t begin = 0; begin < m.rows; begin += height) {
     const int64_t end = std::min(begin + height, m.rows);
-    size_t width = 0;
+    size_t width = ell ? widest : 0;
     for (int64_t i = begin; i < end; ++i) width = std::max(width, cols[i].size());
     for (size_t slot = 0; slot < width; ++slot) {
       for (int64_t i = begin; i < end; ++i) {
         const bool padding = slot >= cols[i].size();
         held.indices.push_back(padding ? -1 : static_cast<int32_t>(cols[i][slot]));
-        padding ? push(0.0f) : push(m.at(held.order[i], cols[i][slot]));
+        push(padding ? 0.0f : m.at(held.order[i], cols[i][slot]));
       }
     }
     held.indptr.push_back(static_cast<int64_t>(held.indices.size()));
@@ -137,14 +140,12 @@ Held hold(const Matrix& m, Format format, ValueType type, int64_t r, int64_t c) 
   };
   const auto push = [&](int64_t row, int64_t col) { push_value(m.at(row, col)); };
   const bool slots = format == Format::ell || format == Format::sell;
-  if (slots) hold_slots(held, m, format == Format::ell ? 1 : r, format == Format::sell, push_value);
+  if (slots) hold_slots(held, m, format == Format::ell, format == Format::ell ? 1 : r, push_value);
   if (format == Format::vnm) hold_four(held, m, c);
   const int64_t mask_bytes = (m.cols + 7) / 8;
   if (format == Format::bitmask) held.bits.assign(m.rows * mask_bytes, 0);
   if (format == Format::csr || format == Format::bsr) held.indptr.push_back(0);
-  if (slots) {
-    // all of it is done
-  } else if (format == Format::bsr) {
+  if (format == Format::bsr) {
     for (int64_t i = 0; i < m.rows / r; ++i) {
       for (int64_t j = 0; j < m.cols / c; ++j) {
         if (!m.has(i * r, j * c)) continue;
@@ -153,7 +154,7 @@ Held hold(const Matrix& m, Format format, ValueType type, int64_t r, int64_t c) 
       }
       held.indptr.push_back(static_cast<int64_t>(held.indices.size()));
     }
-  } else {
+  } else if (!slots) {
     for (int64_t row = 0; row < m.rows; ++row) {
       for (int64_t col = 0; col < m.cols; ++col) {
         if (format != Format::dense && !m.has(row, col)) continue;
@@ -170,7 +171,7 @@ Held hold(const Matrix& m, Format format, ValueType type, int64_t r, int64_t c) 
   s.type = type;
   s.rows = m.rows;
   s.cols = m.cols;
-  s.r = r;
+  s.r = format == Format::ell ? static_cast<int64_t>(held.indices.size()) / m.rows : r;
   s.c = c;
   s.data = type == ValueType::f32 ? static_cast<const void*>(held.f32.data()) : held.f16.data();
   s.indptr = held.indptr.data();

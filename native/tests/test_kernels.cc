@@ -235,6 +235,12 @@ ZS_TEST(packing_from_every_format_and_type) {
   for (auto [n, m] : {std::pair<int64_t, int64_t>{2, 4}, {1, 4}, {4, 8}, {8, 16}, {4, 4}}) {
     pairs.push_back({random_nm(33, 96, n, m, 31), Format::nm, n, m});
   }
+  for (int64_t height : {1, 4, 100}) pairs.push_back({random_matrix(37, 83, 0.2, 43), Format::sell, height, 0});
+  pairs.push_back({random_matrix(37, 83, 0.2, 47), Format::ell, 0, 0});
+  pairs.push_back({random_matrix(9, 20, 0.0, 53), Format::ell, 0, 0});
+  for (auto [n, m] : {std::pair<int64_t, int64_t>{2, 8}, {1, 4}, {4, 16}, {4, 4}}) {
+    pairs.push_back({random_nm(33, 96, n, m, 59), Format::vnm, n, m});
+  }
   for (const Pair& pair : pairs) {
     for (ValueType type : {ValueType::f32, ValueType::bf16, ValueType::f16}) {
       const Held held = hold(pair.matrix, pair.format, type, pair.r, pair.c);

@@ -14,8 +14,20 @@ import numpy as np
 import pytest
 
 from zeroskip.formats import CSR, FLOATS, SHORT, SparseMatrix
+from zeroskip.formats import registry as formats
 from zeroskip.kernels import ACTIVATIONS, Kernel, registry
-from zeroskip.testing import CASES, Bound, Case, assert_close, bound, guarded, random_dense, random_matrix, with_values
+from zeroskip.testing import (
+    CASES,
+    OWN_FORMAT,
+    Bound,
+    Case,
+    assert_close,
+    bound,
+    guarded,
+    random_dense,
+    random_matrix,
+    with_values,
+)
 
 SIZES = (1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 128, 130)
 EPILOGUES = ((False, None), (True, None), (False, "relu"), *((True, activation) for activation in ACTIVATIONS))
@@ -27,8 +39,8 @@ CASES_BY_NAME = {case.name: case for case in CASES}
 
 
 def storage(kernel: Kernel) -> str:
-    """The formats that bring their own pattern; all other kernels get the same matrices."""
-    return kernel.format if kernel.format in ("bsr", "nm") else "csr"
+    """What a kernel is given: its own format where it takes nothing else, CSR where it takes anything."""
+    return kernel.format if kernel.format in OWN_FORMAT else "csr"
 
 
 @cache
@@ -118,7 +130,12 @@ def test_keeps_the_error_bound(
 @cache
 def large(format: str, dtype: str, integer: bool) -> tuple[SparseMatrix, np.ndarray, Bound]:
     """Several tiles and blocks in every direction, and none of them full at the end."""
-    params: dict[str, object] = {"bsr": {"block": (4, 4)}, "nm": {"n": 1, "m": 4}}.get(format, {})
+    params: dict[str, object] = {
+        "bsr": {"block": (4, 4)},
+        "nm": {"n": 1, "m": 4},
+        "vnm": {"v": 20, "n": 2, "m": 10},
+        "sell": {"c": 8, "sigma": 64},
+    }.get(format, {})
     a = random_matrix((260, 1900), 0.8, seed=11, format=format, dtype=dtype, **params)
     x = random_dense((a.shape[1], 150), 0.0, seed=12)
     return a, x, bound(a, x, **sums(integer))
@@ -172,13 +189,15 @@ def test_dequantises_a_matrix_of_codes(name: str, dtype: str, symmetric: bool) -
     assert_close(out, bound(codes.astype(kernel.dtype), x))
 
 
-@pytest.mark.parametrize("source", ["coo", "csr", "bitmask", "bsr", "nm"])
+@pytest.mark.parametrize("source", formats.names())
 @pytest.mark.parametrize("name", USABLE)
 def test_prepares_from_every_format_or_says_why_not(name: str, source: str) -> None:
     kernel = KERNELS[name]
-    params: dict[str, object] = {"bsr": {"block": (4, 4)}, "nm": {"n": 2, "m": 4}}.get(source, {})
-    nm = CASES_BY_NAME["31x95"].matrix("nm") if source == "nm" else None
-    a = nm or CASES_BY_NAME["64x256"].matrix("csr").convert(source, **params)
+    if source in ("nm", "vnm"):
+        a = CASES_BY_NAME["31x95"].matrix(source)
+    else:
+        params: dict[str, object] = {"block": (4, 4)} if source == "bsr" else {}
+        a = CASES_BY_NAME["64x256"].matrix("csr").convert(source, **params)
     a = with_values(a, kernel.dtype) if is_integer(kernel) else a
     reason = kernel.rejects(a, 8)
     if reason is not None:

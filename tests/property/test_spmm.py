@@ -21,7 +21,7 @@ def problems(draw: st.DrawFn) -> tuple[str, str, tuple[int, int], float, int, in
     """Kernel, format, shape, sparsity, N, seed."""
     return (
         draw(st.sampled_from(KERNELS)),
-        draw(st.sampled_from([name for name in formats.names() if name not in ("bsr", "nm")])),
+        draw(st.sampled_from([name for name in formats.names() if name not in ("bsr", "nm", "vnm")])),
         (draw(SIZE), draw(SIZE)),
         draw(SPARSITY),
         draw(st.integers(1, 40)),

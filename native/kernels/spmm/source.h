@@ -149,7 +149,8 @@ class RowReader {
       case Format::vnm: {
         const uint8_t* four = s_.four + row / s_.v * (s_.cols / s_.c) * 4;
         for (int64_t g = 0; at < n; ++g) {
-          for (int64_t i = 0; i < s_.r; ++i, ++at) cols[at] = static_cast<int32_t>(g * s_.c + four[4 * g + s_.bits[row * n + at]]);
+          for (int64_t i = 0; i < s_.r; ++i, ++at)
+            cols[at] = static_cast<int32_t>(g * s_.c + four[4 * g + s_.bits[row * n + at]]);
         }
         break;
       }

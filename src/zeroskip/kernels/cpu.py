@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..formats import BSR, CSR, INTEGERS, NM, Bitmask, SparseMatrix
+from ..formats import BSR, CSR, ELL, INTEGERS, NM, SELL, VNM, Bitmask, SparseMatrix
 from ..formats._dtypes import Array
 from ._base import Float32, registry
 
@@ -70,9 +70,9 @@ class NativeKernel:
     def rejects(self, a: SparseMatrix, n: int) -> str | None:
         if self.integer:
             return self._rejects_codes(a)
-        if self.format in ("bsr", "nm") and a.name != self.format:
-            needs = "block=(r, c)" if self.format == "bsr" else "n=..., m=..."
-            return f"it takes {self.format} only and a is {a.name}; pass a.convert({self.format!r}, {needs})"
+        if self.format in _NEEDS and a.name != self.format:
+            needs = _NEEDS[self.format]
+            return f"it takes {self.format} only and a is {a.name}; pass a.convert({self.format!r}{needs})"
         if isinstance(a, BSR) and self.format == "bsr" and a.block[0] % 4 and self.isa != "scalar":
             return f"it takes blocks of 4, 8, ... rows and a has {a.block[0]}; pass a.convert('bsr', block=(4, 1))"
         return None
@@ -95,7 +95,8 @@ class NativeKernel:
         if source.scales is not None:
             arrays = {**arrays, **source.scales.arrays(), "scales": _bits(source.scales.values)}
             params = {**params, "group": source.scales.group}
-        packed = _native.pack(self.name, a.shape[0], a.shape[1], self.format, arrays, dtype, params)
+        kind = "csr" if self.format in _BY_ROWS else self.format
+        packed = _native.pack(self.name, a.shape[0], a.shape[1], kind, arrays, dtype, params)
         return NativePrepared(a.shape, packed)
 
 
@@ -137,12 +138,51 @@ def _nm(a: SparseMatrix) -> Source:
     return {"data": _bits(a.data), "indices": a.indices}, a.dtype, {"n": a.n, "m": a.m}
 
 
+def _by_rows(a: SparseMatrix) -> Source:
+    """CSR of all stored entries, padding included: for what cannot be read row by row where it lies."""
+    rows, cols, data = a.entries()
+    indptr = np.zeros(a.shape[0] + 1, dtype=np.int64)
+    np.cumsum(np.bincount(rows, minlength=a.shape[0]), out=indptr[1:])
+    return {"indptr": indptr, "indices": cols.astype(np.int32), "data": _bits(data)}, a.dtype, {}
+
+
+def _slots(a: SparseMatrix) -> Source:
+    assert isinstance(a, ELL | SELL), "rejects() lets nothing else through"
+    arrays = {**a.arrays(), "data": _bits(a.data), "indices": a.indices.astype(np.int32, copy=False)}
+    if isinstance(a, ELL):
+        return arrays, a.dtype, {"width": a.indices.shape[1]}
+    return {**arrays, "rows": a.rows.astype(np.int32, copy=False)}, a.dtype, {"c": a.c}
+
+
+def _vnm(a: SparseMatrix) -> Source:
+    assert isinstance(a, VNM), "rejects() lets nothing else through"
+    return {**a.arrays(), "data": _bits(a.data)}, a.dtype, {"v": a.v, "n": a.n, "m": a.m}
+
+
+# Formats whose kernels take nothing else, and what a conversion to them is told. Some are a pattern that few matrices
+# have. The others are there for those who hold such a matrix: for any other, CSR and bitmask have vector kernels, and
+# "auto" need not weigh portable ones.
+_NEEDS = {
+    "bsr": ", block=(r, c)",
+    "nm": ", n=..., m=...",
+    "vnm": ", v=..., n=..., m=...",
+    "ell": "",
+    "sell": "",
+    "csc": "",
+    "dia": "",
+}
+_BY_ROWS = ("csc", "dia")
 _SOURCES: dict[str, Callable[[SparseMatrix], Source]] = {
     "csr": _csr,
     "bitmask": _bitmask,
     "dense": _dense,
     "bsr": _bsr,
     "nm": _nm,
+    "vnm": _vnm,
+    "ell": _slots,
+    "sell": _slots,
+    "csc": _by_rows,
+    "dia": _by_rows,
 }
 
 

@@ -1,11 +1,12 @@
 """For tests of kernels and of whatever multiplies sparse matrices: random inputs, the cases, and the error bound."""
 
 from .bounds import Bound, assert_close, assert_within_bound, bound
-from .cases import CASES, Case
+from .cases import CASES, OWN_FORMAT, Case
 from .inputs import guarded, random_dense, random_matrix, random_nm, random_vnm, with_values
 
 __all__ = [
     "CASES",
+    "OWN_FORMAT",
     "Bound",
     "Case",
     "assert_close",

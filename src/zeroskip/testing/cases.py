@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..formats import BSR, CSR, SparseMatrix
 from .inputs import random_dense, random_matrix, with_values
+
+# The formats that a kernel may ask for and take nothing else; all other kernels get the same matrices, in CSR.
+OWN_FORMAT = ("bsr", "nm", "vnm", "ell", "sell", "csc", "dia")
 
 Float32 = npt.NDArray[np.float32]
 
@@ -37,8 +41,9 @@ class Case:
     def matrix(self, format: str, dtype: str = "float32", *, group: int = 0, symmetric: bool = True) -> SparseMatrix:
         """The case for a kernel that multiplies from `format`.
 
-        CSR, unless the kernel takes nothing but a pattern: BSR keeps whole blocks where the case has entries, N:M has
-        its own random pattern; both are rounded up to sizes that their pattern divides.
+        CSR, unless the kernel takes nothing but its own format: BSR keeps whole blocks where the case has entries, N:M
+        and V:N:M have their own random pattern, and all three are rounded up to sizes that their pattern divides. The
+        others of `OWN_FORMAT` hold the case as it is.
 
         Args:
             format: The kernel's format.
@@ -56,12 +61,25 @@ class Case:
             n, m = (2, 4) if dense.shape[0] % 2 else (8, 16)
             shape = (dense.shape[0], -(-dense.shape[1] // m) * m)
             return random_matrix(shape, 0.5, seed=shape[1], format="nm", n=n, m=m)
+        if format == "vnm":
+            v, n, m = (1, 1, 4) if dense.shape[0] % 2 else (4, 2, 8)
+            shape = (-(-dense.shape[0] // v) * v, -(-dense.shape[1] // m) * m)
+            return random_matrix(shape, 0.5, seed=shape[1], format="vnm", v=v, n=n, m=m)
         csr = CSR.from_dense(dense)
         indices = csr.indices if self.index_dtype is None else csr.indices.astype(self.index_dtype)
         data = csr.data.copy()
         if self.stored_zeros:
             data[::3] = 0.0
-        return CSR(csr.shape, csr.indptr, indices, data)
+        a = CSR(csr.shape, csr.indptr, indices, data)
+        return self._as_it_is(a, format) if format in OWN_FORMAT else a
+
+    def _as_it_is(self, a: CSR, format: str) -> SparseMatrix:
+        """All entries of `a` in another format, with the index type of the case."""
+        params = {"c": 4, "sigma": 16 if a.shape[0] % 2 else 1} if format == "sell" else {}
+        found: Any = a.convert(format, **params)
+        if self.index_dtype is None or format == "dia":
+            return found  # type: ignore[no-any-return]
+        return replace(found, indices=found.indices.astype(self.index_dtype))  # type: ignore[no-any-return]
 
     def x(self, columns: int, n: int) -> Float32:
         """The right-hand side (columns, n): standard normal, and NaN and infinities here and there if `special_x`."""
