@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sparsity", type=fraction, metavar="S", help="share of zeros (0.5, or what the pattern implies)"
     )
     what.add_argument(
-        "--pattern", type=pattern, default="unstructured", help="unstructured, 2:4, 8:16, block:16x1, ..."
+        "--pattern", type=pattern, default="unstructured", help="unstructured, 2:4, 8:16, block:16x1, vnm:16x2:8, ..."
     )
     what.add_argument("--scope", help="where entries compete: row, layer or global (the method's own)")
     what.add_argument("--include", action="append", metavar="GLOB", help="only layers with such names (repeatable)")

@@ -80,7 +80,7 @@ def prune(
         method: One of `sparsify.registry.names()`.
         sparsity: In [0, 1), of the pruned layers together; None is 0.5, or what N:M implies. Above 1 - N/M, N:M keeps
             at most N.
-        pattern: `unstructured`, `N:M` (N kept of each M) or `block:RxC`.
+        pattern: `unstructured`, `N:M` (N kept of each M), `vnm:VxN:M` or `block:RxC`.
         scope: What competes for being kept (`layer`, `row`, `global`); None is the method's own.
         calibration: Texts, a path, a name of `datasets.registry`, or tensors; None is the documentation inside this
             Python.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, overload
 
 from .._errors import InvalidArgument
-from .pattern import Pattern
+from .pattern import VNM_COLUMNS, Pattern
 
 if TYPE_CHECKING:
     import torch
@@ -41,12 +41,14 @@ def mask_from_scores(
 
     Of equal scores those that come first in row order are dropped first, so that a mask depends on nothing else. The
     number of dropped entries is `round(sparsity * numel)`; of blocks, `round(sparsity * blocks)`; within rows it
-    differs by one at most, so that the sum is exact. A block's score is the sum of its entries'.
+    differs by one at most, so that the sum is exact. A block's score is the sum of its entries'. V:N:M keeps the 4
+    columns of each block that have the largest sums, and of these the best N in each row: first columns, then entries,
+    the order of Castro et al., "VENOM", SC 2023.
 
     Args:
         scores: (M, K), finite. Or several, with scope `global`, which then share one threshold.
-        sparsity: In [0, 1); None is what N:M implies, else 0.5.
-        pattern: `unstructured`, `N:M` (N KEPT of each M along K) or `block:RxC`.
+        sparsity: In [0, 1); None is what N:M and V:N:M imply, else 0.5.
+        pattern: `unstructured`, `N:M` (N KEPT of each M along K), `vnm:VxN:M` or `block:RxC`.
         scope: What competes: all entries of a `layer`, each `row` by itself (block row for blocks), or all layers
             (`global`).
     Returns:
@@ -82,9 +84,8 @@ def _layer_mask(scores: torch.Tensor, pattern: Pattern, sparsity: float, *, per_
         units = _block_sums(scores, pattern)
         kept = ~_drop_lowest(units if per_row else units.reshape(1, -1), sparsity).reshape(units.shape)
         return kept.repeat_interleave(pattern.rows, 0).repeat_interleave(pattern.cols, 1)
-    if pattern.kind == "nm":
-        groups = scores.reshape(-1, pattern.m)
-        dropped = _drop_counts(groups, groups.new_full((len(groups),), pattern.m - pattern.n)).reshape(scores.shape)
+    if pattern.grouped:
+        dropped = _drop_in_groups(scores, pattern)
         if sparsity <= pattern.min_sparsity + 1e-9:
             return ~dropped
         # Above 1 - N/M: what the groups dropped goes first, the rest by score.
@@ -92,11 +93,23 @@ def _layer_mask(scores: torch.Tensor, pattern: Pattern, sparsity: float, *, per_
     return ~_drop_lowest(scores if per_row else scores.reshape(1, -1), sparsity).reshape(scores.shape)
 
 
+def _drop_in_groups(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+    """True at what N:M or V:N:M drops: the lowest M - N of each group, after the columns that a V:N:M block drops."""
+    if pattern.kind == "vnm":
+        rows, cols = scores.shape
+        sums = scores.reshape(rows // pattern.v, pattern.v, cols).sum(1).reshape(-1, pattern.m)
+        gone = _drop_counts(sums, sums.new_full((len(sums),), pattern.m - VNM_COLUMNS))
+        gone = gone.reshape(-1, cols).repeat_interleave(pattern.v, 0)
+        scores = scores.masked_fill(gone, float("-inf"))
+    groups = scores.reshape(-1, pattern.m)
+    return _drop_counts(groups, groups.new_full((len(groups),), pattern.m - pattern.n)).reshape(scores.shape)
+
+
 def _global_masks(layers: list[torch.Tensor], pattern: Pattern, sparsity: float) -> list[torch.Tensor]:
     """Masks of several matrices under one threshold: laid end to end as one row of units (entries or blocks)."""
     import torch
 
-    if pattern.kind == "nm":
+    if pattern.grouped:
         # Within groups N:M leaves nothing to share; only what goes beyond it is global.
         floor = [_layer_mask(layer.float(), pattern, pattern.min_sparsity, per_row=False) for layer in layers]
         if sparsity <= pattern.min_sparsity + 1e-9:

@@ -10,7 +10,7 @@ from zeroskip._errors import InvalidArgument, ShapeError  # noqa: E402
 from zeroskip.sparsify import InputStats, Pattern, mask_from_scores, registry  # noqa: E402
 
 METHODS = registry.names()
-PATTERNS = ["unstructured", "2:4", "8:16", "1:3", "block:16x1", "block:1x8", "block:4x4"]
+PATTERNS = ["unstructured", "2:4", "8:16", "1:3", "block:16x1", "block:1x8", "block:4x4", "vnm:16x2:8", "vnm:4x3:6"]
 
 
 def correlated(tokens: int, features: int, *, seed: int = 0) -> torch.Tensor:
@@ -57,8 +57,11 @@ def test_promised_sparsity_and_pattern(method: str, pattern: str, sparsity: floa
         wanted = parsed.sparsity_or_default(sparsity)
         unit = parsed.rows * parsed.cols
         assert int((~done.mask).sum()) == unit * int(wanted * weight.numel() / unit + 0.5)
-        if parsed.kind == "nm":
+        if parsed.grouped:
             assert int(done.mask.reshape(-1, parsed.m).sum(1).max()) <= parsed.n
+        if parsed.kind == "vnm":
+            used = done.mask.reshape(48 // parsed.v, parsed.v, 144 // parsed.m, parsed.m).any(1).sum(-1)
+            assert int(used.max()) <= 4
         if parsed.kind == "block":
             tiles = done.mask.reshape(48 // parsed.rows, parsed.rows, 144 // parsed.cols, parsed.cols).sum((1, 3))
             assert set(tiles.unique().tolist()) <= {0, unit}
@@ -138,9 +141,10 @@ def test_random_follows_its_seed() -> None:
 def test_sparsegpt_beats_the_others_on_correlated_inputs(pattern: str) -> None:
     weight, x = layer()
     stats = stats_of(x)
+    sparsity = max(0.7, Pattern.parse(pattern).min_sparsity)
 
     def lost(method: str) -> float:
-        done = registry.get(method).prune(weight, stats, sparsity=0.7, pattern=pattern, scope=None, seed=0)
+        done = registry.get(method).prune(weight, stats, sparsity=sparsity, pattern=pattern, scope=None, seed=0)
         return float((x @ (weight - done.weight).T).square().sum())
 
     best = lost("sparsegpt")

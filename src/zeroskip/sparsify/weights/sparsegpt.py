@@ -91,7 +91,7 @@ def inverse_cholesky(gram: torch.Tensor) -> torch.Tensor:
 
 def _step(pattern: Pattern) -> int:
     """Columns handled together: 128, or the nearest whole number of groups."""
-    group = {"nm": pattern.m, "block": pattern.cols}.get(pattern.kind, 1)
+    group = pattern.m if pattern.grouped else pattern.cols
     return group * max(1, _BLOCK // group)
 
 
@@ -118,7 +118,7 @@ def _sweep(
     diagonal = inside.diagonal()
     errors = torch.zeros_like(block)
     width = block.shape[0]
-    unit = pattern.m if pattern.kind == "nm" else width
+    unit = pattern.m if pattern.grouped else width
     keep = torch.empty_like(block, dtype=torch.bool)
     for i in range(width):
         if i % unit == 0:  # N:M chooses each group with its weights up to date, the others the whole block at once
@@ -137,7 +137,7 @@ def _sweep(
 
 def _share(weight: torch.Tensor, start: int, width: int, *, pattern: Pattern, sparsity: float) -> float:
     """The sparsity of these columns, so that the whole matrix ends at exactly `sparsity`."""
-    if pattern.kind == "nm" and sparsity <= pattern.min_sparsity + 1e-9:
+    if pattern.grouped and sparsity <= pattern.min_sparsity + 1e-9:
         return pattern.min_sparsity
     unit = pattern.rows * pattern.cols if pattern.kind == "block" else 1
     column = weight.shape[0] / unit
