@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .._errors import InvalidArgument
-from ..formats import BSR, CSR, NM, UNIT_ROUNDOFF, SparseMatrix
+from ..formats import BSR, CSR, NM, UNIT_ROUNDOFF, VNM, SparseMatrix
 from ..sparsify import Pattern
+from ..testing import random_vnm
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -56,6 +57,8 @@ class Problem:
         cls: type[SparseMatrix] = CSR
         if parsed.kind == "nm":
             cls, params = NM, {"n": parsed.n, "m": parsed.m}
+        elif parsed.kind == "vnm":
+            cls, params = VNM, {"v": parsed.v, "n": parsed.n, "m": parsed.m}
         elif parsed.kind == "block":
             cls, params = BSR, {"block": (parsed.rows, parsed.cols)}
         return cls.from_dense(dense, dtype=self.dtype, **params)
@@ -86,6 +89,8 @@ class Problem:
 def _mask(random: np.random.Generator, shape: tuple[int, int], parsed: Pattern, kept: int) -> npt.NDArray[np.bool_]:
     """Exactly `kept` entries or blocks anywhere; or N at random places of each group of M."""
     rows, cols = shape
+    if parsed.kind == "vnm":
+        return random_vnm(shape, parsed.v, parsed.n, parsed.m, seed=int(random.integers(2**31))) != 0
     if parsed.kind == "nm":
         places = random.random((rows * cols // parsed.m, parsed.m), dtype=np.float32).argpartition(parsed.n - 1, axis=1)
         mask = np.zeros((rows * cols // parsed.m, parsed.m), dtype=np.bool_)
