@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from zeroskip.formats import CSR, FLOATS, SHORT, SparseMatrix
+from zeroskip.formats import CSR, FLOATS, INTEGERS, SHORT, SparseMatrix
 from zeroskip.formats import registry as formats
 from zeroskip.kernels import ACTIVATIONS, Kernel, registry
 from zeroskip.testing import (
@@ -198,7 +198,7 @@ def test_prepares_from_every_format_or_says_why_not(name: str, source: str) -> N
     else:
         params: dict[str, object] = {"block": (4, 4)} if source == "bsr" else {}
         a = CASES_BY_NAME["64x256"].matrix("csr").convert(source, **params)
-    a = with_values(a, kernel.dtype) if is_integer(kernel) else a
+    a = with_values(a, kernel.dtype) if kernel.dtype in INTEGERS else a
     reason = kernel.rejects(a, 8)
     if reason is not None:
         assert kernel.format in reason
@@ -206,7 +206,7 @@ def test_prepares_from_every_format_or_says_why_not(name: str, source: str) -> N
     x = random_dense((a.shape[1], 8), 0.0, seed=6)
     out = np.full((a.shape[0], 8), np.nan, dtype=np.float32)
     kernel.prepare(a).run(x, out)
-    assert_close(out, bound(a if is_integer(kernel) else a.astype(kernel.dtype), x, **sums(is_integer(kernel))))
+    assert_close(out, bound(a if a.scales else a.astype(kernel.dtype), x, **sums(is_integer(kernel))))
 
 
 @pytest.mark.parametrize("scale_group", [32, 64, 128])
@@ -220,13 +220,16 @@ def test_scales_for_groups_of_columns(name: str, scale_group: int) -> None:
     assert_close(out, bound(a, x, **sums(True)))
 
 
-@pytest.mark.parametrize("name", [name for name in USABLE if is_integer(KERNELS[name])])
-def test_refuses_zero_points_and_values_that_are_no_codes(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in USABLE if KERNELS[name].dtype in INTEGERS])
+def test_refuses_values_that_are_no_codes_and_scales_that_it_does_not_take(name: str) -> None:
     kernel = KERNELS[name]
-    for a in (
+    refused = [
         CASES_BY_NAME["33x97"].matrix(storage(kernel)),
         CASES_BY_NAME["33x97"].matrix(storage(kernel), kernel.dtype, symmetric=False),
-    ):
+    ]
+    if not is_integer(kernel):
+        refused.append(CASES_BY_NAME["33x97"].matrix(storage(kernel), kernel.dtype, group=32))
+    for a in refused:
         reason = kernel.rejects(a, 8)
         assert reason is not None
         assert "quantise" in reason
