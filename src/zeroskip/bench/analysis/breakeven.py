@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 # A density of 0 has no logarithm; nothing is measured there, but a caller may ask.
 _LEAST_DENSITY = 1e-6
@@ -73,8 +73,15 @@ def speedup_at(ratios: Mapping[float, float], sparsity: float) -> float | None:
     return math.exp(math.log(ratios[below]) * (1 - share) + math.log(ratios[above]) * share)
 
 
-def next_sparsity(ratios: Mapping[float, float], grid: Sequence[float]) -> float | None:
-    """The sparsity of `grid` that says most about the break-even now; None when it is as close as the grid can tell.
+class Step(NamedTuple):
+    """A sparsity to measure, and how wide the range is in which the break-even may still be."""
+
+    sparsity: float
+    width: float
+
+
+def next_step(ratios: Mapping[float, float], grid: Sequence[float]) -> Step | None:
+    """The sparsity of `grid` that halves what is not known of the break-even; None when the grid cannot tell more.
 
     Args:
         ratios: What was measured, by sparsities of the grid.
@@ -82,18 +89,15 @@ def next_sparsity(ratios: Mapping[float, float], grid: Sequence[float]) -> float
     """
     done = sorted(s for s in ratios if s in grid)
     if not done:
-        return grid[len(grid) // 2] if grid else None
+        return None
     losing = [s for s in done if ratios[s] < 1]
-    if ratios[done[-1]] < 1:
-        low, high = grid.index(done[-1]), len(grid)
-    elif not losing:
-        low, high = -1, grid.index(done[0])
-    else:
-        low = grid.index(losing[-1])
-        high = grid.index(done[done.index(losing[-1]) + 1])
+    low = grid.index(losing[-1]) if losing else -1
+    high = len(grid)
+    if ratios[done[-1]] >= 1:
+        high = grid.index(done[done.index(losing[-1]) + 1] if losing else done[0])
     if high - low < 2:
         return None
-    return grid[(low + high) // 2]
+    return Step(grid[(low + high) // 2], grid[min(high, len(grid) - 1)] - grid[max(low, 0)])
 
 
 def _place(sparsity: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -137,7 +138,8 @@ def _panel(axes: Any, size: Mapping[str, Any]) -> None:
         colour, mark = COLOURS[curve["dtype"]], _MARKS[curve["format"].split(":")[0]]
         places = [100 * point["sparsity"] for point in curve["points"]]
         axes.plot(places, [point["speedup"] for point in curve["points"]], color=colour, marker=mark, markersize=3.5)
-        axes.plot(places, [point["bound"] for point in curve["points"]], color=colour, linewidth=0.9, linestyle="--")
+        bounds = [math.nan if point["bound"] is None else point["bound"] for point in curve["points"]]
+        axes.plot(places, bounds, color=colour, linewidth=0.9, linestyle="--")
     axes.set_yscale("log", base=2)
     axes.set_xlim(0, 100)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))

@@ -3,9 +3,6 @@
 Both are the best of several runs of the fastest code at hand, on as many threads as the kernels get. Reading: the dense
 matrix-vector products of NumPy and of zeroskip, over weights that no cache holds. Multiply-adds: the dense products of
 both, of matrices that fit the caches.
-
-How large the last cache is, is measured too. Virtual machines say anything: one Zen 3 reported 32 MiB and read 64 and
-128 MiB again and again at 58 GB/s, 512 MiB at 34 (2026-11). Weights would be called cold there and lie in a cache.
 """
 
 from __future__ import annotations
@@ -19,32 +16,25 @@ import numpy as np
 import numpy.typing as npt
 
 from ...formats import DenseMatrix
+from ...kernels import cpu
 from ...runtime.packing import pack
 from .. import machine
 
 _REPEATS = 5
-_LARGEST_BYTES = 512 * 2**20
-# Of memory that is read at more than this multiple of the rate of the largest array, a good part lies in a cache.
-_FROM_CACHE = 1.25
+_READ_BYTES = 512 * 2**20
+_MOST_COLD_BYTES = 256 * 2**20
 _COLUMNS = 4096
 _SIZE, _VECTORS = 1024, 512
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """Peaks, which code reached them, and the size of the last cache.
-
-    Attributes:
-        cache_bytes: What the system says, or what was found to be read as fast as from a cache if that is more.
-        cold_bytes: Memory to walk over so that nothing of what was there before is in a cache.
-    """
+    """Peaks, and which code reached them."""
 
     read_bytes_per_s: float
     read_by: str
     macs_per_s: float
     macs_by: str
-    cache_bytes: int
-    cold_bytes: int
 
     def seconds(self, nbytes: float, macs: float) -> float:
         """The least time that moving so many bytes and doing so many multiply-adds takes."""
@@ -54,26 +44,30 @@ class Roofline:
         return asdict(self)
 
 
+def cold_bytes() -> int:
+    """Memory to walk over so that nothing of what was there before is in a cache.
+
+    Half as much again as the last cache, or what the processor calls its cache if that is more: one virtual machine's
+    system said 32 MiB, its processor 256, and dense float32 weights of 64 MiB, read again and again, came at up to
+    58 GB/s, of 512 MiB at 34 (Zen 3, 2026-11). No more than 256 MiB: a walk there takes 13 ms.
+    """
+    claimed = int(cpu.cpu_info().get("l3_bytes") or 0)
+    return min(max(machine.last_level_cache_bytes() * 3 // 2, claimed), _MOST_COLD_BYTES)
+
+
 def measure_roofline(dense_kernel: str) -> Roofline:
-    """Measure both peaks and the cache; one or two seconds.
+    """Measure both peaks; about a second.
 
     Args:
         dense_kernel: Our float32 dense kernel.
     """
-    largest = min(_LARGEST_BYTES, (machine.memory_bytes() or _LARGEST_BYTES * 8) // 8)
-    weights = np.ones((max(8, largest // (4 * _COLUMNS)), _COLUMNS), dtype=np.float32)
-    sizes = [weights.nbytes >> shift for shift in range(4)]
-    rates = {size: size / _gemv_s(weights[: size // (4 * _COLUMNS)]) for size in sizes}
-    cached = [size for size in sizes[1:] if rates[size] > _FROM_CACHE * rates[weights.nbytes]]
-    cache_bytes = max(machine.last_level_cache_bytes(), *cached, 0)
-    reads = {
-        "numpy.matmul": rates[weights.nbytes],
-        dense_kernel: _kernel_read(dense_kernel, weights[: len(weights) // 2]),
-    }
+    most = (machine.memory_bytes() or 8 * _READ_BYTES) // 8
+    weights = np.ones((max(8, min(_READ_BYTES, most) // (4 * _COLUMNS)), _COLUMNS), dtype=np.float32)
+    reads = {"numpy.matmul": weights.nbytes / _gemv_s(weights)}
+    reads[dense_kernel] = _kernel_read(dense_kernel, weights)
     macs = {dense_kernel: _kernel_macs(dense_kernel), "numpy.matmul": _numpy_macs()}
     read_by, macs_by = max(reads, key=lambda name: reads[name]), max(macs, key=lambda name: macs[name])
-    cold = min(max(cache_bytes * 3 // 2, 2 * max(cached, default=0)), weights.nbytes)
-    return Roofline(reads[read_by], read_by, macs[macs_by], macs_by, cache_bytes, cold)
+    return Roofline(reads[read_by], read_by, macs[macs_by], macs_by)
 
 
 def _best_s(run: Callable[[], object]) -> float:

@@ -16,7 +16,7 @@ from . import tables
 from .breakeven import BreakEven, break_even, speedup_at
 from .layers import LayerShape, layers_of, shapes_of
 from .operands import Form
-from .roofline import Roofline, measure_roofline
+from .roofline import Roofline, cold_bytes, measure_roofline
 from .search import TARGETS, Search, Settings
 from .spots import Point, Spots, allowed_dense, anchor_name, import_libraries
 
@@ -143,7 +143,7 @@ def analyze(
             "targets": list(TARGETS),
             "values": list(settings.values),
             "formats": [str(form) for form in settings.forms],
-            "roofline": roofline.as_json(),
+            "roofline": {**roofline.as_json(), "cold_bytes": cold_bytes()},
             "measure_s": time.perf_counter() - started,
             "shapes": found,
         }
@@ -178,7 +178,7 @@ def _checked(
 
 def _shape(layer: LayerShape, settings: Settings, roofline: Roofline, end: float, tell: Progress) -> dict[str, Any]:
     """Measure one shape until all is known or time is up, and write down what came out."""
-    spots = Spots(layer.shape, settings.ns, seed=settings.seed, share_s=_SHARE_S, cold_bytes=roofline.cold_bytes)
+    spots = Spots(layer.shape, settings.ns, seed=settings.seed, share_s=_SHARE_S, cold_bytes=cold_bytes(), end=end)
     spots.measure_dense(sorted({other for value in settings.values for other in allowed_dense(value)}))
     search = Search(spots, settings)
     stage = f"{layer.shape[0]}x{layer.shape[1]}"
@@ -191,12 +191,11 @@ def _shape(layer: LayerShape, settings: Settings, roofline: Roofline, end: float
         spots.measure(*job)
         spent = time.perf_counter() - start
         done += 1
-    left = search.waiting()
     tell(stage, done, done)
     return {
         **layer.as_json(),
         "unfit": {str(form): why for form in settings.forms if (why := form.fits(layer.shape))},
-        "left_out": left,
+        "complete": job is None and not spots.cut,
         "failures": [vars(item) for item in spots.failures],
         "sizes": [_size(n, spots, search, settings, roofline) for n in settings.ns],
     }
@@ -257,7 +256,7 @@ def _curve(
                 "dense_s": base.ratio * points[s].dense_s,
                 "speedup": ratios[s],
                 "speedup_float32": float32[s],
-                "bound": base.ratio * dense_s / _least_s(points[s], spots, roofline),
+                "bound": _bound(base.ratio * dense_s, points[s], spots.shape, roofline),
             }
             for s in sorted(points)
         ],
@@ -268,16 +267,16 @@ def _even(ratios: Mapping[float, float], grid: Sequence[float]) -> BreakEven:
     return break_even(ratios, grid[0], grid[-1])
 
 
-def _least_s(point: Point, spots: Spots, roofline: Roofline) -> float:
-    """The roofline's time: weights are read from memory at N = 1 and where the last cache cannot hold them.
+def _bound(dense_s: float, point: Point, shape: tuple[int, int], roofline: Roofline) -> float | None:
+    """The speed-up on the roofline; None where nothing bounds a kernel.
 
-    A kernel that rounds x to int8 multiplies integers, whose peak was not measured: there only bytes count.
+    Weights are read from memory at N = 1, and where no cache can hold them. A kernel that rounds x to int8 multiplies
+    integers, whose peak was not measured: for it only bytes count.
     """
-    rows, columns = spots.shape
-    moves = point.n == 1 or point.nbytes > roofline.cache_bytes
-    nbytes = point.nbytes + 4 * point.n * (rows + columns) if moves else 0
-    macs = 0 if point.x == "int8" and nbytes else point.nnz * point.n
-    return roofline.seconds(nbytes, macs)
+    moves = point.n == 1 or point.nbytes > cold_bytes()
+    nbytes = point.nbytes + 4 * point.n * sum(shape) if moves else 0
+    macs = 0 if point.x == "int8" else point.nnz * point.n
+    return dense_s / roofline.seconds(nbytes, macs) if nbytes or macs else None
 
 
 def _best(curves: Sequence[Mapping[str, Any]]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .breakeven import next_sparsity
+from .breakeven import next_step
 from .operands import Form
 from .spots import Point, Spots, allowed_dense
 
@@ -82,15 +82,18 @@ class Search:
         return found
 
     def _closing_in(self) -> list[tuple[str, float, dict[str, list[int]]]]:
-        """What the curves ask for, those places first that most of them ask for."""
+        """What the curves ask for, those places first that tell most: widths of all that ask added up."""
         votes: dict[tuple[str, float], dict[str, list[int]]] = {}
+        weight: dict[tuple[str, float], float] = {}
         for (form, value, n), ratios in self.ratios().items():
-            sparsity = next_sparsity(ratios, self.grids[form.pattern])
-            if sparsity is not None:
-                wanted = votes.setdefault((form.pattern, sparsity), {}).setdefault(value, [])
-                wanted += [n] if n not in wanted else []
-        fresh = [(pattern, s, self._new(pattern, s, wanted)) for (pattern, s), wanted in votes.items()]
-        return sorted((job for job in fresh if job[2]), key=lambda job: -sum(map(len, job[2].values())))
+            step = next_step(ratios, self.grids[form.pattern])
+            if step is None or not self._new(form.pattern, step.sparsity, {value: [n]}):
+                continue
+            place = (form.pattern, step.sparsity)
+            wanted = votes.setdefault(place, {}).setdefault(value, [])
+            wanted += [n] if n not in wanted else []
+            weight[place] = weight.get(place, 0.0) + step.width
+        return [(*place, votes[place]) for place in sorted(votes, key=lambda place: -weight[place])]
 
     def _new(self, pattern: str, sparsity: float, wanted: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
         left = {v: [n for n in ns if (pattern, v, n, sparsity) not in self._asked] for v, ns in wanted.items()}

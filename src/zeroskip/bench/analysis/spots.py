@@ -8,6 +8,8 @@ of times that were taken together.
 
 from __future__ import annotations
 
+import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +34,8 @@ LIBRARIES = ("numpy", "torch")
 _MOST_COPIES = 16
 # Copies that would take longer than this to pack are not made: the walk before each sample empties the caches too.
 _COPIES_S = 0.05
+# A turn in which the dense kernel is off its usual time by this factor is taken again.
+_UNLIKE, _MOST_TURNS = 1.15, 3
 
 
 @dataclass(frozen=True)
@@ -100,10 +104,21 @@ class Spots:
         seed: Of the operands.
         share_s: Time for one pattern and sparsity at one N, packing and checking not counted.
         cold_bytes: Memory to walk over at N = 1, so that no weight is in a cache.
+        end: When time is up (of `time.perf_counter`): then `measure` breaks off, once it has measured anything at all.
+
+    Attributes:
+        cut: Whether it broke off.
     """
 
     def __init__(
-        self, shape: tuple[int, int], ns: Sequence[int], *, seed: int, share_s: float, cold_bytes: int
+        self,
+        shape: tuple[int, int],
+        ns: Sequence[int],
+        *,
+        seed: int,
+        share_s: float,
+        cold_bytes: int,
+        end: float = math.inf,
     ) -> None:
         self.shape = shape
         self.failures: list[Failure] = []
@@ -111,6 +126,8 @@ class Spots:
         self.dense: dict[int, list[Dense]] = {n: [] for n in ns}
         self._share_s = share_s
         self._cold = cold_bytes
+        self._end = end
+        self.cut = False
         self._operands = Operands(shape, max(ns), seed)
         self._x = {n: self._operands.x(n) for n in ns}
         self._anchor = anchor_name()
@@ -143,11 +160,13 @@ class Spots:
                 return kernel.prepare(dense)
             return kernel.prepare(full) if integer else pack(kernel.name, dense)
 
-        return self._checked(kernel, packed, Check(full, self._x, integer=integer), list(self._x), 0.0)
+        ns = [n for n in self._x if not wrong_size(kernel.name, n)]
+        return self._checked(kernel, packed, Check(full, self._x, integer=integer), ns, 0.0) if ns else ()
 
     def _time_dense(self, n: int, packs: Mapping[str, Sequence[HasPacked]], libraries: Mapping[str, Any]) -> None:
         cold = self._cold if n == 1 else 0
-        own = interleaved(_copies_for(n, packs), n, self._share_s, set(packs), cold)
+        here = {name: copies for name, copies in packs.items() if not wrong_size(name, n)}
+        own = interleaved(_copies_for(n, here), n, self._share_s, set(here), cold)
         base = own[self._anchor]
         for name, span in own.items():
             self.dense[n].append(Dense(name, registry.get(name).dtype, "native", span, span / base))
@@ -165,7 +184,7 @@ class Spots:
         for name, item in libraries.items():
             calls = [self._call(item, n, transposed) for transposed in (False, True)]
             candidates.append(Candidate(name, [min(calls, key=_second_run_s)], before))
-        found = interleave(candidates, budget_s=self._share_s, rounds=2) if libraries else []
+        found = interleave(candidates, budget_s=self._share_s, rounds=3) if libraries else []
         return {c.name: samples.median_s / found[0].median_s for c, samples in zip(candidates, found, strict=False)}
 
     def _call(self, packed: Any, n: int, transposed: bool) -> Callable[[], object]:
@@ -192,6 +211,8 @@ class Spots:
         ready: list[_Ready] = []
         for form in forms:
             for dtype, ns in wanted.items():
+                if self._late():
+                    return
                 fitting = {kernel.name: self._fitting(kernel, ns, sparsity) for kernel in kernels_of(form, dtype)}
                 if not any(fitting.values()):
                     continue
@@ -205,7 +226,14 @@ class Spots:
                     copies = self._checked(kernel, partial(kernel.prepare, a), check, sizes, sparsity)
                     ready.append(_Ready(form, kernel, a.nnz, copies, sizes if copies else ()))
         for n in self._x:
+            if self._late():
+                return
             self._time([item for item in ready if n in item.ns], n, sparsity)
+
+    def _late(self) -> bool:
+        late = bool(self.points) and time.perf_counter() > self._end
+        self.cut = self.cut or late
+        return late
 
     def _fitting(self, kernel: Kernel, ns: Sequence[int], sparsity: float) -> list[int]:
         """The N that a kernel is made for, and at which it was not hopeless with fewer entries."""
@@ -240,7 +268,7 @@ class Spots:
         if not ready:
             return
         packs = {self._anchor: self._anchored, **{item.kernel.name: item.copies for item in ready}}
-        spans = interleaved(_copies_for(n, packs), n, self._share_s, {self._anchor}, self._cold if n == 1 else 0)
+        spans = self._steady(_copies_for(n, packs), n)
         for item in ready:
             kernel = item.kernel
             self.points.append(
@@ -258,6 +286,21 @@ class Spots:
                 )
             )
 
+    def _steady(self, packs: Mapping[str, Sequence[HasPacked]], n: int) -> dict[str, float]:
+        """Times of one turn; of up to three where the dense kernel was unlike itself, for then others were too."""
+        seen = [item.time_s for item in self.dense[n] if item.kernel == self._anchor]
+        usual = statistics.median([*seen, *(point.dense_s for point in self.points if point.n == n)])
+
+        def off(spans: Mapping[str, float]) -> float:
+            return abs(math.log(spans[self._anchor] / usual))
+
+        turns: list[dict[str, float]] = []
+        while not turns or (len(turns) < _MOST_TURNS and off(turns[-1]) > math.log(_UNLIKE)):
+            turns.append(interleaved(packs, n, self._share_s, {self._anchor}, self._cold if n == 1 else 0))
+            if time.perf_counter() > self._end:
+                break
+        return min(turns, key=off)
+
 
 def _copies_for(n: int, packs: Mapping[str, Sequence[HasPacked]]) -> dict[str, Sequence[HasPacked]]:
     """All copies at N = 1, one elsewhere: what is used again and again stays in a cache."""
@@ -273,7 +316,8 @@ def _second_run_s(call: Callable[[], object]) -> float:
 
 def anchor_name() -> str:
     """Our float32 dense kernel, which everything is timed beside."""
-    return next(kernel.name for kernel in native_kernels() if kernel.format == DENSE and kernel.dtype == "float32")
+    dense = [kernel.name for kernel in native_kernels() if kernel.format == DENSE and kernel.dtype == "float32"]
+    return next(name for name in dense if not any(wrong_size(name, n) for n in (1, 8, 128)))
 
 
 def is_integer(kernel: Kernel) -> bool:

@@ -70,8 +70,8 @@ def legend(doc: Doc) -> list[str]:
     for shape in doc["shapes"]:
         name = f"{shape['m']}x{shape['k']}"
         lines += [f"{name}: no {form}, {why}." for form, why in shape["unfit"].items()]
-        if shape["left_out"]:
-            lines.append(f"{name}: time was up with {shape['left_out']} sparsities to go; --budget gives more.")
+        if not shape["complete"]:
+            lines.append(f"{name}: time was up before every break-even was closed in on; --budget gives more.")
     return lines
 
 
