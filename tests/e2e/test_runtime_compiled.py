@@ -199,7 +199,7 @@ def sparse_wins(monkeypatch):
     def times(packs, n, share_s, keep, cold_bytes):
         return {name: 2e-6 if "_dense_" in name else 1e-6 for name in packs}
 
-    monkeypatch.setattr(zeroskip.runtime.measure, "_interleaved", times)
+    monkeypatch.setattr(zeroskip.runtime.measure, "interleaved", times)
 
 
 def test_sparse_layers_are_saved_sparse_and_memory_says_so(tmp_path, sparse_wins):

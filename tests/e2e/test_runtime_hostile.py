@@ -50,7 +50,7 @@ def saved(tmp_path_factory):
         return {name: 2e-6 if "_dense_" in name else 1e-6 for name in packs}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(zeroskip.runtime.measure, "_interleaved", times)
+        patch.setattr(zeroskip.runtime.measure, "interleaved", times)
         encoder = zeroskip.compile(small.bert(), tokenizer=small.word_tokenizer(), **small.OPTIONS)
         decoder = zeroskip.compile(small.llama(), tokenizer=small.word_tokenizer(special=False), **small.OPTIONS)
     encoder.save(home / "encoder")

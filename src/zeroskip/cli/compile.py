@@ -9,16 +9,22 @@ from pathlib import Path
 from ._console import Console, UsageError
 from ._options import DTYPES, add_threads, names, not_negative, positives
 
+INTEGERS = ("int8", "int4")
+GROUPS = (0, 32, 64, 128)
+
 EPILOG = """\
 examples:
   zeroskip compile minilm-60 -o minilm-60-fast
   zeroskip compile smollm2-50 -o smollm2-50-fast --values bfloat16
+  zeroskip compile smollm2-8of16 -o smollm2-8of16-int8 --values int8
   zeroskip compile ./my-model -o fast --optimize memory --batch-sizes 1,64 --threads 4
 
 MODEL is what `zeroskip prune` wrote, or any model it takes. Dense kernels are always among the candidates: a layer
 where sparsity does not pay runs dense, and the plan says so. --optimize speed packs a layer for each batch size;
-memory keeps one packing; balanced (the default) packs again only where that gains more than 10 %. What was measured
-here for layers like these is taken from the cache folder (`zeroskip doctor` shows it) unless --fresh is given.
+memory keeps one packing; balanced (the default) packs again only where that gains more than 10 %. Codes of 8 and 4
+bits are fastest where weights were pruned to N:M with M of 2, 4, 8 or 16 (`zeroskip prune --pattern 8:16`); what
+rounding costs, `zeroskip eval --against` says. What was measured here for layers like these is taken from the cache
+folder (`zeroskip doctor` shows it) unless --fresh is given.
 """
 
 
@@ -28,7 +34,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a compiled model that is there already")
     how = parser.add_argument_group("how")
     how.add_argument(
-        "--values", choices=DTYPES, help="type of stored weights (float32 for encoders, float16 for decoders)"
+        "--values",
+        choices=(*DTYPES, *INTEGERS),
+        help="type of stored weights (float32 for encoders, float16 for decoders)",
+    )
+    how.add_argument(
+        "--group",
+        type=int,
+        choices=GROUPS,
+        help="int8 and int4: columns that share a scale, 0 for a whole row (0 for int8, 32 for int4)",
+    )
+    how.add_argument(
+        "--activations",
+        choices=("int8", "float32"),
+        help="int8 and int4: whether kernels may round x to 8 bits (int8)",
     )
     how.add_argument(
         "--batch-sizes", type=positives, metavar="N,...", help="tokens at a time to measure for (1,16,256)"
@@ -48,7 +67,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ..runtime import compile
 
     console.say(f"zeroskip compile on {describe(use_threads(args.threads))}")
+    if args.values not in INTEGERS and (args.group is not None or args.activations is not None):
+        raise UsageError("--group and --activations are for weights in codes; pass --values int8 or int4 with them.")
     given = {"values": args.values, "batch_sizes": args.batch_sizes, "kernels": args.kernels, "budget_s": args.budget}
+    given |= {"group": args.group, "activations": args.activations}
     start = time.perf_counter()
     with console.progress("compile") as bars:
         fast = compile(

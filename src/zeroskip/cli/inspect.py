@@ -45,6 +45,8 @@ def _compiled(folder: Path, console: Console) -> int:
         f"measured on {where.get('model_name', 'an unknown processor')}, {where.get('threads', '?')} threads\n"
     )
     console.show(layerplan.table(plan))
+    for note in layerplan.precision(plan):
+        console.show(f"note: {note}")
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
     console.show("\n" + ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in files.items() if size > 1e5))
     console.emit(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..formats import INTEGERS, SHORT
 from ..io import DENSE
-from .layerplan import Choice
+from .layerplan import Choice, rounds_x
 from .measure import WORTH_TRYING, Group, Timing
 from .packing import native_kernels
 
@@ -19,9 +20,7 @@ BYTES_WEIGH = 0.25
 TIE = 1.03
 
 
-def choose(
-    group: Group, sizes: Sequence[int], optimize: str, *, values: str, ignored: Sequence[int] = ()
-) -> tuple[Choice, ...]:
+def choose(group: Group, sizes: Sequence[int], optimize: str, *, ignored: Sequence[int] = ()) -> tuple[Choice, ...]:
     """The kernel of each batch size, with reasons.
 
     Args:
@@ -29,16 +28,15 @@ def choose(
         sizes: Batch sizes, ascending.
         optimize: "speed": the fastest at each size. "memory": one packing, the smallest that is no slower than dense
             over all sizes. "balanced": one packing, time and a little of bytes weighed, and a second
-            only where the first would be more than 10 % slower and lose to dense.
-        values: Value type of what is stored, also where nothing was measured.
+            only where the first would be more than 10 % slower and lose to dense, or is dense and keeps codes.
         ignored: Sizes that are reported, but that no packing is held for.
     """
     timings = group.timings
     if not timings:
-        return _only_dense(group, sizes, values)
+        return _only_dense(group, sizes)
     dense = [item for item in timings if item.format == DENSE]
     weighed = [n for n in sizes if n not in ignored] or list(sizes)
-    picks = _picks(timings, dense, weighed, optimize)
+    picks = _picks(timings, dense, weighed, optimize, codes=group.quantised)
     single = picks[weighed[0]] if optimize == "memory" else _single(timings, weighed)
     choices = []
     for n in sizes:
@@ -50,18 +48,20 @@ def choose(
     return tuple(choices)
 
 
-def _only_dense(group: Group, sizes: Sequence[int], values: str) -> tuple[Choice, ...]:
+def _only_dense(group: Group, sizes: Sequence[int]) -> tuple[Choice, ...]:
     """The dense kernel of the value type, where there was nothing to choose."""
-    dense = {kernel.dtype: kernel.name for kernel in native_kernels() if kernel.format == DENSE}
-    name = dense.get(values, dense["float32"])
-    sparsity = group.layers[0].sparsity
+    layer = group.layers[0]
+    allowed = [k for k in native_kernels() if layer.values.allow(k, layer.matrix, layer.structured)]
+    dense = {kernel.dtype: kernel.name for kernel in allowed if kernel.format == DENSE}
+    name = dense.get(layer.values.dtype) or dense.get(layer.values.floating) or dense["float32"]
+    sparsity = layer.sparsity
     why = "too few for a sparse kernel" if sparsity < WORTH_TRYING else "and no sparse kernel is a candidate"
     reason = f"dense: {sparsity:.0%} of the weights are zero, {why}"
     return tuple(Choice(n, name, None, name, None, reason) for n in sizes)
 
 
 def _picks(
-    timings: Sequence[Timing], dense: Sequence[Timing], sizes: Sequence[int], optimize: str
+    timings: Sequence[Timing], dense: Sequence[Timing], sizes: Sequence[int], optimize: str, *, codes: bool
 ) -> dict[int, Timing]:
     if optimize == "speed":
         return {n: _fastest(timings, n) for n in sizes}
@@ -70,14 +70,21 @@ def _picks(
         small = min(beats or dense, key=lambda item: (item.nbytes, _mean_ratio(item, dense, sizes)))
         return dict.fromkeys(sizes, small)
     single = _single(timings, sizes)
-    gains = {item.kernel: _gains(single, item, dense, sizes) for item in timings}
+    gains = {item.kernel: _gains(single, item, dense, sizes, codes=codes) for item in timings}
     second = max(timings, key=lambda item: math.prod(gains[item.kernel].values()))
     return {n: second if n in gains[second.kernel] else single for n in sizes}
 
 
-def _gains(single: Timing, second: Timing, dense: Sequence[Timing], sizes: Sequence[int]) -> dict[int, float]:
-    """The sizes at which a second packing pays, and how much faster it is there."""
-    lost = [n for n in sizes if single.times[n] > min(item.times[n] for item in dense)]
+def _gains(
+    single: Timing, second: Timing, dense: Sequence[Timing], sizes: Sequence[int], *, codes: bool
+) -> dict[int, float]:
+    """The sizes at which a second packing pays, and how much faster it is there.
+
+    Numbers have a sparse kernel for all sizes, codes without an N:M pattern have none: they are dense for many tokens,
+    and a second packing for one token costs less than a first one of numbers would.
+    """
+    anywhere = codes and single.format == DENSE and second.dtype in INTEGERS
+    lost = [n for n in sizes if anywhere or single.times[n] > min(item.times[n] for item in dense)]
     ratios = {n: single.times[n] / second.times[n] for n in lost}
     return {n: ratio for n, ratio in ratios.items() if ratio > SECOND_GAINS}
 
@@ -100,23 +107,40 @@ def _mean_ratio(item: Timing, rivals: Sequence[Timing], sizes: Sequence[int]) ->
 
 def _reason(group: Group, pick: Timing, rival: Timing, timings: Sequence[Timing], n: int, second: bool) -> str:
     """One line: what the choice gains or why it is dense, and what else explains it."""
-    sparse = [item for item in timings if item.format != DENSE]
-    best = min(sparse, key=lambda item: item.times[n])
-    if pick.format == DENSE:
-        text = f"dense: the best sparse kernel, {best.format}, is {rival.times[n] / best.times[n]:.2f}x dense"
-        if best.times[n] < pick.times[n]:
-            text += ", which pays at this size alone"
-    else:
-        text = f"{pick.format} {rival.times[n] / pick.times[n]:.2f}x dense"
-        fastest = _fastest(timings, n)
-        if fastest.kernel != pick.kernel and fastest.times[n] * TIE < pick.times[n]:
-            lost = pick.times[n] / fastest.times[n] - 1
-            text += f"; {fastest.kernel} is {lost:.0%} faster, not worth {_mb(fastest.nbytes)} more"
+    text = _versus_dense(pick, rival, timings, n)
     if second:
         text += f"; packed a second time ({_mb(pick.nbytes)})"
+    if group.quantised:
+        text += "; x rounded to 8 bits" if rounds_x(pick.kernel) else ""
+        text += f"; compared: {_compared(timings, rival, n)}"
     if group.borrowed is not None:
         text += f"; measured at sparsity {group.borrowed:.2f}, time ran out"
     return text + ("; from cache" if group.cached else "")
+
+
+def _versus_dense(pick: Timing, rival: Timing, timings: Sequence[Timing], n: int) -> str:
+    sparse = [item for item in timings if item.format != DENSE]
+    if pick.format == DENSE:
+        if not sparse:
+            return f"dense: no sparse kernel is a candidate, {pick.kernel} is kept"
+        best = min(sparse, key=lambda item: item.times[n])
+        text = f"dense: the best sparse kernel, {best.format}, is {rival.times[n] / best.times[n]:.2f}x dense"
+        return text + (", which pays at this size alone" if best.times[n] < pick.times[n] else "")
+    text = f"{pick.format} {rival.times[n] / pick.times[n]:.2f}x dense"
+    fastest = _fastest(timings, n)
+    if fastest.kernel != pick.kernel and fastest.times[n] * TIE < pick.times[n]:
+        lost = pick.times[n] / fastest.times[n] - 1
+        text += f"; {fastest.kernel} is {lost:.0%} faster, not worth {_mb(fastest.nbytes)} more"
+    return text
+
+
+def _compared(timings: Sequence[Timing], rival: Timing, n: int) -> str:
+    """The best of each format and value type, fastest first, with its speed over the fastest dense one."""
+    best: dict[tuple[str, str], Timing] = {}
+    for item in sorted(timings, key=lambda item: item.times[n]):
+        best.setdefault((item.format, item.dtype), item)
+    speeds = {key: rival.times[n] / item.times[n] for key, item in best.items()}
+    return ", ".join(f"{form} {SHORT[dtype]} {speed:.2f}x" for (form, dtype), speed in speeds.items())
 
 
 def _mb(nbytes: int) -> str:

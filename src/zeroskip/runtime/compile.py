@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .._errors import InvalidArgument, KernelUnavailable, UnsupportedModel
-from ..formats import FLOATS, Bitmask, SparseMatrix, to_bits
+from ..formats import Bitmask, SparseMatrix, to_bits
 from ..io import DENSE, DenseMatrix, Matrix, encode, smallest_format
 from ..kernels import registry
 from .choose import OPTIMIZE, choose
@@ -19,6 +20,7 @@ from .machine import fingerprint
 from .measure import WORTH_TRYING, Group, Layer, Progress, groups_of, matrix_for, measure_groups, structure_of
 from .packing import Packed, native, pack, threaded
 from .text import Text, TextSettings, special_tokens, text_of
+from .values import Values, check_values, in_format
 
 if TYPE_CHECKING:
     from .compiled import CompiledModel
@@ -29,7 +31,6 @@ Float32 = npt.NDArray[np.float32]
 Ranges = tuple[tuple[int | None, Packed], ...]
 
 BATCH_SIZES = (1, 16, 256)
-DEFAULT_VALUES = {"encoder": "float32", "decoder": "float16"}
 # A model whose weights take less than this share of the last cache keeps them there between tokens.
 _CACHED_SHARE = 0.75
 _MOST_CACHE = 32 * 2**20
@@ -40,6 +41,8 @@ def compile(
     *,
     tokenizer: Any = None,
     values: str | None = None,
+    group: int | None = None,
+    activations: str | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     optimize: str = "balanced",
     kernels: Sequence[str] | None = None,
@@ -54,9 +57,14 @@ def compile(
         model: A torch or Hugging Face model, a `models.LoadedModel`, a folder, hub id, GGUF file or short name; or a
             SentenceTransformer, whose `encode` is then the fast one.
         tokenizer: Of a model that is passed as an object: a Hugging Face tokenizer or the path of a tokenizer.json.
-        values: Value type of the packed weights: float32, bfloat16 or float16. By default float32 for encoders and
-            float16 for decoders, whose speed is a matter of bytes; rounding to float16 changes a weight by 2^-11 of
-            itself at most, which is small beside what pruning did.
+        values: Value type of the packed weights: float32, bfloat16, float16, int8 or int4. By default float32 for
+            encoders and float16 for decoders, whose speed is a matter of bytes; rounding to float16 changes a weight by
+            2^-11 of itself at most, which is small beside what pruning did. int8 and int4 have scales, and cost what
+            `zeroskip eval` measures; embedding tables are then float16, and so is a head that is tied to one.
+        group: Columns that share a scale, for int8 and int4: 32, 64 or 128, or 0 for a whole row. By default 0 for int8
+            and 32 for int4.
+        activations: "int8", the default for int8 and int4 weights, lets kernels be chosen that round x to 8 bits, a
+            scale for each token, and multiply in integers; "float32" does not.
         batch_sizes: Tokens at a time to measure for.
         optimize: "balanced" packs a layer once for all batch sizes, again only where that would lose to dense;
             "speed" packs whatever is fastest at each; "memory" packs the smallest that is not slower than dense.
@@ -72,14 +80,16 @@ def compile(
     Raises:
         UnsupportedModel: If it is neither of a known family nor a torch model with linear layers.
     """
-    _check(values, batch_sizes, optimize, kernels, budget_s, threads)
+    check_values(values, group, activations)
+    _check(batch_sizes, optimize, kernels, budget_s, threads)
     from .. import models
 
     loaded = models.load(model, tokenizer=tokenizer)
     if threads is not None:
         native().set_num_threads(threads)
     sizes = sorted(set(batch_sizes))
-    settings = Settings(values, sizes, optimize, kernels, budget_s, progress, cache)
+    shown = progress or (lambda stage, done, total: None)
+    settings = Settings(values, group, activations, sizes, optimize, kernels, budget_s, cache, shown)
     if loaded.family == "unknown":
         from .fallback import compile_modules
 
@@ -98,26 +108,23 @@ def compile(
     return compiled
 
 
+@dataclass(frozen=True)
 class Settings:
-    """The arguments of one compilation."""
+    """The arguments of one compilation, checked."""
 
-    def __init__(
-        self,
-        values: str | None,
-        sizes: list[int],
-        optimize: str,
-        kernels: Sequence[str] | None,
-        budget_s: float,
-        progress: Progress | None,
-        cache: bool = True,
-    ) -> None:
-        self.values = values
-        self.sizes = sizes
-        self.optimize = optimize
-        self.kernels = kernels
-        self.budget_s = budget_s
-        self.cache = cache
-        self.progress: Progress = progress or (lambda stage, done, total: None)
+    values: str | None
+    group: int | None
+    activations: str | None
+    sizes: Sequence[int]
+    optimize: str
+    kernels: Sequence[str] | None
+    budget_s: float
+    cache: bool
+    progress: Progress
+
+    def values_of(self, kind: str) -> Values:
+        """How the weights of an encoder or a decoder are stored."""
+        return Values.of(self.values, self.group, self.activations, kind=kind)
 
 
 def _compile_known(loaded: Any, settings: Settings) -> CompiledModel:
@@ -132,39 +139,50 @@ def _compile_known(loaded: Any, settings: Settings) -> CompiledModel:
     if lowered.kind == "encoder":
         graph = graph.with_pooling({"cls": "first"}.get(text.settings.pooling or "", text.settings.pooling or "mean"))
     settings.progress("lower", 1, 1)
-    values = settings.values or DEFAULT_VALUES[lowered.kind]
-    layers = read_layers(lowered.linears, values, settings.progress)
-    choices = measured_choices(layers, values, settings, ignored=(1,) if lowered.kind == "encoder" else ())
-    ranges = pack_layers(layers, choices, settings.sizes, settings.progress)
-    plan = tuple(plan_of(layer, choices[layer.name], values, ranges[layer.name]) for layer in layers)
-    stored = {item.name: item.format for item in plan}
-    structures = {layer.name: layer.structured for layer in layers}
-    del layers
-    tensors = round_tables(lowered.tensors, graph, values)
+    values = settings.values_of(lowered.kind)
     tied = tied_tables(lowered.linears, lowered.tensors)
-
-    def matrix_of(name: str) -> Matrix:
-        structure = structures[name]
-        if structure is not None and structure.name == stored[name]:
-            return structure
-        if name in tied and stored[name] == DENSE:
-            return DenseMatrix(tensors[tied[name]], values)
-        return encode(lowered.linears[name], values, stored[name])
-
+    layers = read_layers(lowered.linears, values, settings.progress, tied=tied)
+    choices = measured_choices(layers, settings, ignored=(1,) if lowered.kind == "encoder" else ())
+    ranges = pack_layers(layers, choices, settings.sizes, settings.progress)
+    plan = tuple(plan_of(layer, choices[layer.name], ranges[layer.name]) for layer in layers)
+    tensors = round_tables(lowered.tensors, graph, values.table)
     return CompiledModel(
         kind=lowered.kind,
         family=loaded.family,
         name=loaded.name,
-        values=values,
+        values=values.dtype,
         graph=graph,
         tensors=tensors,
         ranges=ranges,
-        matrix_of=matrix_of,
+        matrix_of=_stored(layers, plan, lowered.linears, {name: tensors[table] for name, table in tied.items()}),
         plan=plan,
         text=text,
         machine={**fingerprint(), "compile_s": round(time.perf_counter() - started, 3)},
         notes=_notes(loaded, lowered.kind),
     )
+
+
+def _stored(
+    layers: Sequence[Layer], plan: Sequence[LayerPlan], linears: Mapping[str, Float32], tables: Mapping[str, Any]
+) -> Callable[[str], Matrix]:
+    """What the file holds of each layer, made when it is asked for: codes are kept, numbers rounded once more."""
+    stored = {item.name: item.format for item in plan}
+    structures = {layer.name: layer.structured for layer in layers}
+    types = {layer.name: layer.values for layer in layers}
+    codes = {layer.name: layer.matrix for layer in layers if layer.values.quantised}
+    numbers = {name: weight for name, weight in linears.items() if name not in codes}
+
+    def matrix_of(name: str) -> Matrix:
+        structure = structures[name]
+        if name in codes:
+            return in_format(codes[name], structure, stored[name])
+        if structure is not None and structure.name == stored[name]:
+            return structure
+        if name in tables and stored[name] == DENSE:
+            return DenseMatrix(tables[name], types[name].dtype)
+        return encode(numbers[name], types[name].dtype, stored[name])
+
+    return matrix_of
 
 
 def _notes(loaded: Any, kind: str) -> list[str]:
@@ -187,21 +205,33 @@ def tied_tables(linears: Mapping[str, Float32], tensors: Mapping[str, Float32]) 
     return {name: table for name, table in found.items() if table is not None}
 
 
-def read_layers(linears: Mapping[str, Float32], values: str, progress: Progress) -> list[Layer]:
-    """Each weight matrix with its values rounded and its zeros left out, where there are enough of them."""
+def read_layers(
+    linears: Mapping[str, Float32], values: Values, progress: Progress, *, tied: Mapping[str, str] | None = None
+) -> list[Layer]:
+    """Each weight matrix with its values rounded and its zeros left out, where there are enough of them.
+
+    Args:
+        linears: By name.
+        values: How they are stored.
+        progress: Called with ("read", done, total).
+        tied: Names of matrices that are an embedding table as well: their values are the table's.
+    """
     done = 0
 
     def read(item: tuple[str, Float32]) -> Layer:
         nonlocal done
         name, weight = item
+        own = values
+        if values.quantised and name in (tied or ()):
+            own = Values(values.table, values.table)
         whole = np.ascontiguousarray(weight, dtype=np.float32)
         sparsity = 1.0 - np.count_nonzero(whole) / whole.size
         if sparsity < WORTH_TRYING:
-            layer = Layer(name, encode(whole, values, DENSE), sparsity)
+            layer = Layer(name, own.store(whole, DENSE, name=name), sparsity, values=own)
         else:
-            matrix = encode(whole, values, "bitmask")
+            matrix = own.store(whole, "bitmask", name=name)
             assert isinstance(matrix, Bitmask)
-            layer = Layer(name, matrix, sparsity, structure_of(matrix, whole))
+            layer = Layer(name, matrix, sparsity, structure_of(matrix, whole), own)
         done += 1
         progress("read", done, len(linears))
         return layer
@@ -210,7 +240,7 @@ def read_layers(linears: Mapping[str, Float32], values: str, progress: Progress)
 
 
 def measured_choices(
-    layers: Sequence[Layer], values: str, settings: Settings, *, ignored: Sequence[int]
+    layers: Sequence[Layer], settings: Settings, *, ignored: Sequence[int]
 ) -> dict[str, tuple[Choice, ...]]:
     """What each layer runs at each batch size."""
     groups = groups_of(layers)
@@ -220,7 +250,6 @@ def measured_choices(
     measure_groups(
         groups,
         settings.sizes,
-        values=values,
         float32_too=settings.optimize == "speed",
         only=settings.kernels,
         budget_s=settings.budget_s,
@@ -230,7 +259,7 @@ def measured_choices(
     )
     found: dict[str, tuple[Choice, ...]] = {}
     for group in groups:
-        chosen = choose(group, settings.sizes, settings.optimize, values=values, ignored=ignored)
+        chosen = choose(group, settings.sizes, settings.optimize, ignored=ignored)
         found.update({layer.name: chosen for layer in group.layers})
     return found
 
@@ -263,7 +292,7 @@ def merge_ranges(ranges: Sequence[tuple[int | None, Packed]]) -> Ranges:
     return tuple(kept)
 
 
-def plan_of(layer: Layer, choices: tuple[Choice, ...], values: str, ranges: Ranges) -> LayerPlan:
+def plan_of(layer: Layer, choices: tuple[Choice, ...], ranges: Ranges) -> LayerPlan:
     """The plan entry of a packed layer."""
     formats = {registry.get(choice.kernel).format for choice in choices} - {DENSE}
     structured = layer.structured
@@ -273,9 +302,10 @@ def plan_of(layer: Layer, choices: tuple[Choice, ...], values: str, ranges: Rang
         stored = structured.name
     else:
         nnz = layer.matrix.nnz if isinstance(layer.matrix, SparseMatrix) else layer.matrix.data.size
-        stored = smallest_format(layer.matrix.shape, nnz, values)
+        stored = smallest_format(layer.matrix.shape, nnz, layer.values.dtype)
     nbytes = sum({id(packed): packed.nbytes for _, packed in ranges}.values())
-    return LayerPlan(layer.name, layer.matrix.shape, round(layer.sparsity, 6), stored, values, nbytes, choices)
+    sparsity, values = round(layer.sparsity, 6), layer.values
+    return LayerPlan(layer.name, layer.matrix.shape, sparsity, stored, values.dtype, nbytes, choices, values.group)
 
 
 def _text_of(loaded: Any, kind: str, positions: int) -> Text:
@@ -321,7 +351,6 @@ def _chat_template(tokenizer: Any) -> str | None:
 
 
 def _check(
-    values: str | None,
     batch_sizes: Sequence[int],
     optimize: str,
     kernels: Sequence[str] | None,
@@ -331,8 +360,6 @@ def _check(
     def refuse(name: str, value: object, rule: str, mend: str) -> Callable[[], None]:
         raise InvalidArgument(f"compile: {name} is {value!r}, {rule}; {mend}.")
 
-    if values is not None and values not in FLOATS:
-        refuse("values", values, "which is no value type", f"choose one of: {', '.join(FLOATS)}")
     whole = all(isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 65536 for n in batch_sizes)
     if not batch_sizes or not whole:
         refuse("batch_sizes", batch_sizes, "sizes lie in [1, 65536]", "pass for example (1, 16, 256)")
@@ -350,4 +377,4 @@ def _check(
             raise KernelUnavailable(f"compile: kernel {name!r} cannot run here: {why}; choose another.")
 
 
-__all__ = ["BATCH_SIZES", "DEFAULT_VALUES", "DenseMatrix", "Group", "UnsupportedModel", "compile"]
+__all__ = ["BATCH_SIZES", "DenseMatrix", "Group", "UnsupportedModel", "compile"]

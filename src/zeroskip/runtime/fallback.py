@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from .._errors import InvalidArgument, UnsupportedModel
-from ..formats import SparseMatrix
 from ..io import DENSE
 from ..kernels import Prepared, registry
 from .choose import choose
@@ -134,7 +133,7 @@ def compile_modules(loaded: LoadedModel, settings: Settings, *, why: str = "no k
     linears = {name: item for name, item in module.named_modules() if type(item) is torch.nn.Linear}
     if not linears:
         raise UnsupportedModel(f"compile: {loaded.name} has no nn.Linear layers ({why}); there is nothing to compile.")
-    values = settings.values or "float32"
+    values = settings.values_of("encoder")
     weights = {name: item.weight.detach().float().numpy() for name, item in linears.items()}
     layers = read_layers(weights, values, settings.progress)
     fixed = _read_by_parents(module)
@@ -143,15 +142,15 @@ def compile_modules(loaded: LoadedModel, settings: Settings, *, why: str = "no k
     share_s = settings.budget_s / max(1, len(groups) * len(settings.sizes))
     for done, group in enumerate(groups):
         settings.progress("measure", done, len(groups))
-        choices = _measured(group, weights[group.layers[0].name], values, settings, min(share_s, 0.4))
+        choices = _measured(group, weights[group.layers[0].name], settings, min(share_s, 0.4))
         for layer in group.layers:
-            plan.append(_swap(module, layer, linears[layer.name], choices, values, settings.sizes))
+            plan.append(_swap(module, layer, linears[layer.name], choices, settings.sizes))
     settings.progress("measure", len(groups), len(groups))
     plan += [_left(layer, fixed[layer.name], settings.sizes) for layer in layers if layer.name in fixed]
     order = {name: index for index, name in enumerate(linears)}
     plan.sort(key=lambda item: order[item.name])
     machine = {**fingerprint(), "compile_s": round(time.perf_counter() - started, 3)}
-    return CompiledModule(module, loaded.name, values, plan, machine, why)
+    return CompiledModule(module, loaded.name, values.dtype, plan, machine, why)
 
 
 def _torch_threads(plan: Sequence[LayerPlan]) -> int | None:
@@ -176,12 +175,11 @@ def _read_by_parents(module: Any) -> dict[str, str]:
     return found
 
 
-def _measured(group: Group, weight: Any, values: str, settings: Settings, share_s: float) -> tuple[Choice, ...]:
+def _measured(group: Group, weight: Any, settings: Settings, share_s: float) -> tuple[Choice, ...]:
     """Sparse kernels against torch's own product, on rows as a Linear gets them."""
     layer = group.layers[0]
-    kernels = candidates(
-        group, values=values, float32_too=settings.optimize == "speed", only=settings.kernels, sizes=settings.sizes
-    )
+    float32_too = settings.optimize == "speed"
+    kernels = candidates(group, float32_too=float32_too, only=settings.kernels, sizes=settings.sizes)
     prepared: dict[str, Prepared] = {TORCH_DENSE: torch_dense(weight)}
     for kernel in kernels:
         if kernel.format != DENSE:
@@ -195,7 +193,7 @@ def _measured(group: Group, weight: Any, values: str, settings: Settings, share_
             Timing(name, registry.get(name).format, registry.get(name).dtype, item.nbytes, times[name])
             for name, item in prepared.items()
         ]
-        return choose(group, settings.sizes, settings.optimize, values=values)
+        return choose(group, settings.sizes, settings.optimize)
     reason = f"dense: {layer.sparsity:.0%} of the weights are zero, too few for a sparse kernel"
     return tuple(Choice(n, TORCH_DENSE, None, TORCH_DENSE, None, reason) for n in settings.sizes)
 
@@ -239,9 +237,7 @@ def _interleaved(prepared: Mapping[str, Prepared], n: int, share_s: float) -> di
     return {name: statistics.median(found) for name, found in spans.items()}
 
 
-def _swap(
-    module: Any, layer: Layer, linear: Any, choices: tuple[Choice, ...], values: str, sizes: Sequence[int]
-) -> LayerPlan:
+def _swap(module: Any, layer: Layer, linear: Any, choices: tuple[Choice, ...], sizes: Sequence[int]) -> LayerPlan:
     """Put a SparseLinear in a layer's place where its plan has a sparse kernel."""
     from ..nn import SparseLinear
 
@@ -257,9 +253,9 @@ def _swap(
     sparse = SparseLinear(ranges, linear.bias)
     parent, _, last = layer.name.rpartition(".")
     setattr(module.get_submodule(parent), last, sparse)
-    assert isinstance(layer.matrix, SparseMatrix)
     stored = next(registry.get(name).format for name in names if name != TORCH_DENSE)
-    return LayerPlan(layer.name, layer.matrix.shape, layer.sparsity, stored, values, sparse.weight_nbytes, choices)
+    shape, nbytes, values = layer.matrix.shape, sparse.weight_nbytes, layer.values
+    return LayerPlan(layer.name, shape, layer.sparsity, stored, values.dtype, nbytes, choices, values.group)
 
 
 def _left(layer: Layer, owner: str, sizes: Sequence[int]) -> LayerPlan:

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from ..formats import GROUPS
 from ..io.fields import Fields
+
+
+def rounds_x(kernel: str) -> bool:
+    """Whether a kernel rounds x to 8 bits, by its name: op_format_dtype_i32acc_isa."""
+    return "i32acc" in kernel.split("_")
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class LayerPlan:
         values: Value type of the stored weights.
         nbytes: Bytes of all its packed copies in memory.
         choices: One a batch size, ascending.
+        group: Columns that one scale covers, 0 for a row; None for values without scales.
     """
 
     name: str
@@ -60,6 +67,7 @@ class LayerPlan:
     values: str
     nbytes: int
     choices: tuple[Choice, ...]
+    group: int | None = None
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -74,11 +82,13 @@ class LayerPlan:
             "sparsity": round(self.sparsity, 6),
             "format": self.format,
             "values": self.values,
+            **({} if self.group is None else {"group": self.group}),
             "nbytes": self.nbytes,
             "choices": [
                 {
                     "n": choice.n,
                     "kernel": choice.kernel,
+                    "activations": "int8" if rounds_x(choice.kernel) else "float32",
                     "time_s": choice.time_s,
                     "dense_kernel": choice.dense_kernel,
                     "dense_time_s": choice.dense_time_s,
@@ -134,6 +144,7 @@ def _layer_from(fields: Fields) -> LayerPlan:
         values=fields.text("values", limit=100),
         nbytes=fields.integer("nbytes", high=2**62),
         choices=choices,
+        group=fields.integer("group", high=max(GROUPS)) if "group" in fields else None,
     )
 
 
@@ -169,7 +180,17 @@ def report_text(
         f"the linear layers as dense float32: {whole / 1e6:.1f} MB"
     )
     lines = [f"{title}, measured on {where}", "", table(plan), "", weights]
+    notes = [*notes, *precision(plan)]
     return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+
+
+def precision(plan: Sequence[LayerPlan]) -> list[str]:
+    """In words, where a plan rounds more than its weights; nothing where it does not."""
+    rounding = sum(any(rounds_x(choice.kernel) for choice in layer.choices) for layer in plan)
+    if not rounding:
+        return []
+    where = f"{rounding} of {len(plan)} linear layers round their input to 8 bits, with a scale a token"
+    return [f"{where}; zeroskip eval --against the dense model shows what all rounding costs"]
 
 
 _COLUMNS = ("layers", "shape", "sparsity", "stored as", "tokens", "kernel", "time", "dense", "speed-up", "why")
@@ -179,7 +200,7 @@ def table(plan: Iterable[LayerPlan]) -> str:
     """A table for people: layers with equal plans share a line for each batch size; the reasons follow."""
     groups: dict[Any, list[LayerPlan]] = {}
     for layer in plan:
-        key = (layer.shape, round(layer.sparsity, 2), layer.format, layer.values, layer.choices)
+        key = (layer.shape, round(layer.sparsity, 2), layer.format, layer.values, layer.group, layer.choices)
         groups.setdefault(key, []).append(layer)
     rows: list[tuple[str, ...]] = [_COLUMNS]
     for layers in groups.values():
@@ -195,7 +216,7 @@ def table(plan: Iterable[LayerPlan]) -> str:
 def _rows_of(layers: list[LayerPlan]) -> Iterable[tuple[str, ...]]:
     first = layers[0]
     sparsity = sum(layer.sparsity for layer in layers) / len(layers)
-    stored = f"{first.format} {first.values}"
+    stored = f"{first.format} {first.values}" + (f"/{first.group}" if first.group else "")
     head = (
         group_name([layer.name for layer in layers]),
         f"{first.shape[0]}x{first.shape[1]}",

@@ -16,12 +16,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..formats import BSR, NM, SparseMatrix
+from ..formats import SparseMatrix
 from ..io import DENSE, Matrix
 from ..kernels import Kernel
 from ..ops import _cache
 from ..ops.choice import HOPELESS, hopeless, statistics_of
 from .packing import Packed, native, native_kernels, pack, threaded
+from .values import FLOAT32, Values
 
 Progress = Callable[[str, int, int], None]
 
@@ -47,19 +48,20 @@ class Timing:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer to choose for: `matrix` has its values rounded to what is stored."""
+    """A layer to choose for: `matrix` has its values rounded to what is stored, which `values` describes."""
 
     name: str
     matrix: Matrix
     sparsity: float
     structured: SparseMatrix | None = None
+    values: Values = FLOAT32
 
     @property
     def key(self) -> tuple[tuple[int, int], int, tuple[str, ...]]:
         """Layers with equal keys share a measurement."""
         structured = self.structured
         pattern = () if structured is None else (structured.name, str(structured.params))
-        return (self.matrix.shape, round(self.sparsity / SAME_SPARSITY), pattern)
+        return (self.matrix.shape, round(self.sparsity / SAME_SPARSITY), (str(self.values), *pattern))
 
 
 @dataclass
@@ -78,6 +80,11 @@ class Group:
     borrowed: float | None = None
     cached: bool = False
 
+    @property
+    def quantised(self) -> bool:
+        """Whether the weights are codes."""
+        return self.layers[0].values.quantised
+
 
 def groups_of(layers: Sequence[Layer]) -> list[Group]:
     """Layers by shape, sparsity and pattern, in order of first appearance."""
@@ -91,7 +98,6 @@ def measure_groups(
     groups: Sequence[Group],
     sizes: Sequence[int],
     *,
-    values: str,
     float32_too: bool,
     only: Sequence[str] | None,
     budget_s: float,
@@ -104,7 +110,6 @@ def measure_groups(
     Args:
         groups: What to measure; a shape that is there with several sparsities is first measured once.
         sizes: Tokens at a time.
-        values: Value type of sparse kernels; dense ones are also tried in float32.
         float32_too: Whether sparse kernels with float32 values are tried as well.
         only: Names of sparse kernels to try; None for all.
         budget_s: Time for all. When it is spent, what is left borrows from the nearest sparsity of its shape.
@@ -117,8 +122,8 @@ def measure_groups(
     for done, group in enumerate(order):
         if progress:
             progress("measure", done, len(order))
-        kernels = candidates(group, values=values, float32_too=float32_too, only=only, sizes=sizes)
-        if all(kernel.format == DENSE for kernel in kernels):
+        kernels = candidates(group, float32_too=float32_too, only=only, sizes=sizes)
+        if len(kernels) < 2 or (not group.quantised and all(kernel.format == DENSE for kernel in kernels)):
             continue  # there is nothing to choose
         key = _cache_key(group, kernels, sizes, cold_bytes)
         known = timings_from(_cache.recall(key, budget_s=budget_s), kernels, sizes) if cache else None
@@ -140,26 +145,29 @@ def measure_groups(
         progress("measure", len(order), len(order))
 
 
-def candidates(
-    group: Group, *, values: str, float32_too: bool, only: Sequence[str] | None, sizes: Sequence[int]
-) -> list[Kernel]:
-    """Dense kernels, and the sparse ones that the cost model gives a chance at one of the sizes at least."""
+def candidates(group: Group, *, float32_too: bool, only: Sequence[str] | None, sizes: Sequence[int]) -> list[Kernel]:
+    """Dense kernels, and the sparse ones that the cost model gives a chance at one of the sizes at least.
+
+    Dense ones are tried in float32 as well. Where weights are codes, kernels of codes join those of the numbers that
+    they mean.
+    """
     layer = group.layers[0]
-    usable = native_kernels()
-    dense = [kernel for kernel in usable if kernel.format == DENSE and kernel.dtype in {values, "float32"}]
-    if layer.sparsity < WORTH_TRYING or not isinstance(layer.matrix, SparseMatrix):
+    values, matrix, structured = layer.values, layer.matrix, layer.structured
+    usable = [kernel for kernel in native_kernels() if values.allow(kernel, matrix, structured)]
+    own = {values.dtype, values.floating}
+    dense = [kernel for kernel in usable if kernel.format == DENSE and kernel.dtype in own | {"float32"}]
+    if layer.sparsity < WORTH_TRYING or not isinstance(matrix, SparseMatrix):
         return dense
-    pattern = layer.structured.name if layer.structured is not None else ""
-    wanted = {values, "float32"} if float32_too else {values}
+    pattern = structured.name if structured is not None else ""
+    wanted = own | {"float32"} if float32_too else own
     sparse = [
         kernel
         for kernel in usable
         if kernel.format in ("csr", "bitmask", pattern)
         and kernel.dtype in wanted
         and (only is None or kernel.name in only)
-        and (layer.structured is None or kernel.format != pattern or not kernel.rejects(layer.structured, sizes[0]))
+        and (structured is None or kernel.format != pattern or not kernel.rejects(structured, sizes[0]))
     ]
-    matrix = layer.matrix
     ruled_out = [set(hopeless([*dense, *sparse], matrix, n)) for n in sizes]
     everywhere = set.intersection(*ruled_out) if ruled_out else set()
     return [*dense, *(kernel for kernel in sparse if kernel.name not in everywhere)]
@@ -169,7 +177,7 @@ def _cache_key(group: Group, kernels: Sequence[Kernel], sizes: Sequence[int], co
     matrix, structured = group.layers[0].matrix, group.layers[0].structured
     return {
         "what": "layer",
-        **(statistics_of(matrix) if isinstance(matrix, SparseMatrix) else {}),
+        **(statistics_of(matrix) if isinstance(matrix, SparseMatrix) else {"format": DENSE, "shape": matrix.shape}),
         "structured": None if structured is None else statistics_of(structured),
         "kernels": [kernel.name for kernel in kernels],
         "sizes": list(sizes),
@@ -307,15 +315,15 @@ _PADDING = 1.05
 
 
 def structure_of(matrix: SparseMatrix, dense: npt.NDArray[np.float32]) -> SparseMatrix | None:
-    """The matrix as N:M or as blocks, where its zeros follow such a pattern; None where they follow none."""
+    """The matrix as N:M or as blocks, where the zeros of its values `dense` follow such a pattern; else None."""
     head = dense[:_SAMPLE_ROWS] != 0  # most matrices have no pattern, and some rows show it
     for m in _NM_GROUPS:
         n = _kept_of(head, m) and _kept_of(dense != 0, m)
         if n:
-            return NM.from_dense(dense, dtype=matrix.dtype, n=n, m=m)
+            return matrix.convert("nm", n=n, m=m)
     for block in _BLOCKS:
         if _in_blocks(head, block) and _in_blocks(dense != 0, block):
-            return BSR.from_dense(dense, dtype=matrix.dtype, block=block)
+            return matrix.convert("bsr", block=block)
     return None
 
 

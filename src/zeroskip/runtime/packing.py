@@ -11,12 +11,16 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .._errors import DamagedFile, FormatError, KernelUnavailable
-from ..formats import BSR, CSR, INTEGERS, NM, Bitmask, SparseMatrix
-from ..io import DENSE, DenseMatrix, Matrix
+from ..formats import BSR, CSR, INTEGERS, NM, SHORT, Bitmask, SparseMatrix
+from ..io import DENSE, Matrix
 from ..kernels import Kernel, Prepared, newest, registry
+from .layerplan import rounds_x
+from .values import dense_codes
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_LONG = {short: dtype for dtype, short in SHORT.items()}
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,11 @@ def pack(kernel: str, matrix: Matrix) -> Packed:
         raise KernelUnavailable(
             f"compile: kernel {kernel!r} is no native kernel; choose one of: {', '.join(_names())}."
         )
-    if matrix.scales is not None and registry.get(kernel).dtype not in INTEGERS:
+    known = registry.get(kernel)
+    if matrix.scales is not None and known.dtype not in INTEGERS:
         matrix = matrix.astype("float32")
+    elif matrix.scales is not None and known.format == DENSE:
+        matrix = dense_codes(matrix)
     kind, arrays, dtype, params = source_of(matrix)
     rows, columns = matrix.shape
     try:
@@ -62,12 +69,14 @@ def pack(kernel: str, matrix: Matrix) -> Packed:
     except ValueError as error:
         if "cannot read that format" not in str(error):
             raise FormatError(f"pack: {kernel} refuses the matrix ({error}).") from None
-        return _pack_converted(registry.get(kernel), matrix)
+        return _pack_converted(known, matrix)
     return Packed(kernel, matrix.shape, packed)
 
 
 def _pack_converted(kernel: Kernel, matrix: Matrix) -> Packed:
     """For kernels that read their own format only."""
+    if kernel.dtype in INTEGERS:
+        raise FormatError(f"pack: {kernel.name} does not take this matrix of {matrix.dtype} in {matrix.name}.")
     if kernel.format == DENSE:
         whole = np.ascontiguousarray(matrix.to_dense())
         packed = native().pack(kernel.name, *matrix.shape, DENSE, {"data": whole}, "float32", {})
@@ -79,8 +88,6 @@ def _pack_converted(kernel: Kernel, matrix: Matrix) -> Packed:
 
 def source_of(matrix: Matrix) -> tuple[str, dict[str, Any], str, dict[str, int]]:
     """Kind, arrays, value type and parameters as the native module takes them; views where types agree."""
-    if isinstance(matrix, DenseMatrix):
-        return DENSE, {"data": _bits(matrix.data)}, matrix.dtype, {}
     arrays: dict[str, Any] = {**matrix.arrays(), "data": _bits(matrix.data)}
     params: dict[str, int] = {}
     if isinstance(matrix, CSR):
@@ -89,6 +96,9 @@ def source_of(matrix: Matrix) -> tuple[str, dict[str, Any], str, dict[str, int]]
         params = {"r": matrix.block[0], "c": matrix.block[1]}
     elif isinstance(matrix, NM):
         params = {"n": matrix.n, "m": matrix.m}
+    if matrix.scales is not None:
+        arrays["scales"] = _bits(matrix.scales.values)
+        params["group"] = matrix.scales.group
     return matrix.name, arrays, matrix.dtype, params
 
 
@@ -114,15 +124,16 @@ def stand_in(name: str, format: str, dtype: str) -> tuple[str, str | None]:
         return name, None
     why = "is not known here" if known is None else (known.why_not() or "is no native kernel")
     parts = name.split("_")
-    wanted_format = parts[1] if len(parts) > 2 else format
-    wanted_dtype = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}.get(
-        parts[2] if len(parts) > 2 else "", dtype
-    )
+    wanted_format, wanted_dtype = (parts[1], _LONG.get(parts[2], dtype)) if len(parts) > 2 else (format, dtype)
+    integer = rounds_x(name)
     for trial_format in (wanted_format, format, "bitmask", "csr", DENSE):
         for trial_dtype in (wanted_dtype, dtype, "float32"):
-            found = [k for k in native_kernels() if k.format == trial_format and k.dtype == trial_dtype]
-            if found and (trial_format not in ("nm", "bsr") or trial_format == format):
-                return found[0].name, f"{found[0].name} instead of {name}, which {why}"
+            found = [k for k in native_kernels() if (k.format, k.dtype) == (trial_format, trial_dtype)]
+            fits = [k for k in found if k.dtype not in INTEGERS or (k.dtype == dtype and rounds_x(k.name) <= integer)]
+            if fits and (trial_format not in ("nm", "bsr") or trial_format == format):
+                text = f"{fits[0].name} instead of {name}, which {why}"
+                dequantised = dtype in INTEGERS and fits[0].dtype not in INTEGERS
+                return fits[0].name, text + (f"; the {dtype} weights run dequantised" if dequantised else "")
     raise KernelUnavailable(f"load: no native kernel runs {format} {dtype} weights here; reinstall zeroskip.")
 
 

@@ -25,7 +25,7 @@ DENSE = timing("dense_f32", 4000, 10.0, 10.0, 10.0)
 
 
 def choose(found, sizes, goal, **options):
-    return choosing.choose(found, sizes, goal, values="float32", **options)
+    return choosing.choose(found, sizes, goal, **options)
 
 
 def kernels(choices):

@@ -139,7 +139,7 @@ def test_what_it_cannot_do_is_said(net, sparse_wins, tmp_path):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"values": "int8"}, "values"),
+        ({"values": "int3"}, "values"),
         ({"batch_sizes": ()}, "batch_sizes"),
         ({"batch_sizes": (0,)}, "batch_sizes"),
         ({"optimize": "best"}, "optimize"),

@@ -1,0 +1,146 @@
+"""What the weights of a compiled model are stored as: numbers, or codes with scales.
+
+A layer's weights are rounded once. Every kernel that may run it computes with those weights: kernels of codes with the
+codes, kernels of numbers with what the codes mean. What differs is x, which integer kernels round to 8 bits a token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+
+from .._errors import InvalidArgument, ZeroskipError
+from ..formats import DTYPES, INTEGERS, NM, DenseMatrix, SparseMatrix, check_group
+from ..io import DENSE, Matrix, encode
+from ..kernels import Kernel
+from ..quantize import quantize
+
+FLOATING = {"encoder": "float32", "decoder": "float16"}
+ACTIVATIONS = ("int8", "float32")
+# int8 loses next to nothing with one scale a row, and only then have kernels of unstructured codes a part; int4 needs
+# groups: SmolLM2 at 8:16 had perplexity 51 with groups of 32, above 100 with one scale a row.
+GROUPS = {"int8": 0, "int4": 32}
+
+
+@dataclass(frozen=True)
+class Values:
+    """How weights are stored and which kernels may run them.
+
+    Args:
+        dtype: Value type of the stored weights.
+        floating: Value type in which kernels of numbers take them; `dtype` itself where that is one of numbers.
+        group: Columns that one scale covers, 0 for a row; None for numbers.
+        integer: Whether kernels that round x to 8 bits are candidates.
+    """
+
+    dtype: str = "float32"
+    floating: str = "float32"
+    group: int | None = None
+    integer: bool = False
+
+    @classmethod
+    def of(cls, dtype: str | None, group: int | None, activations: str | None, *, kind: str) -> Values:
+        """The values that `compile` was asked for, with the defaults for an encoder or a decoder."""
+        if dtype in INTEGERS:
+            found = GROUPS[dtype] if group is None else group
+            return cls(dtype, FLOATING[kind], found, activations != "float32")
+        floating = dtype or FLOATING[kind]
+        return cls(floating, floating)
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the stored weights are codes."""
+        return self.group is not None
+
+    @property
+    def table(self) -> str:
+        """Value type of embedding tables: that of the weights, and of 16 bits where those are codes, beside whose
+        rounding theirs is nothing."""
+        return "float16" if self.quantised else self.dtype
+
+    def store(self, weight: Any, format: str, *, name: str) -> Matrix:
+        """A float32 weight matrix in a format, rounded.
+
+        Args:
+            weight: (M, K).
+            format: `dense` or `bitmask`.
+            name: Of the layer, for errors.
+        """
+        if self.group is None:
+            return encode(weight, self.dtype, format)
+        plain = DenseMatrix(np.ascontiguousarray(weight), "float32") if format == DENSE else None
+        try:
+            return quantize(
+                encode(weight, "float32", format) if plain is None else plain,
+                self.dtype,
+                group=self.group,
+                search=self.dtype == "int4",
+            )
+        except ZeroskipError as error:
+            raise type(error)(f"compile: layer {name!r}: {error}") from None
+
+    def allow(self, kernel: Kernel, matrix: Matrix, structured: SparseMatrix | None) -> bool:
+        """Whether a kernel may run a layer: of an allowed value type, with x as it is or rounded, fit for the codes."""
+        integer = bool(getattr(kernel, "integer", False))
+        if integer and not self.integer:
+            return False
+        if kernel.dtype not in INTEGERS:
+            return True
+        if not self.quantised or kernel.dtype != self.dtype:
+            return False
+        if integer:
+            return kernel.format == DENSE or (isinstance(structured, NM) and 16 % structured.m == 0)
+        return self.group == 0 and matrix.name != DENSE
+
+    def __str__(self) -> str:
+        if self.group is None:
+            return self.dtype
+        return f"{self.dtype}, a scale for {f'{self.group} columns' if self.group else 'a row'}"
+
+
+FLOAT32 = Values()
+
+
+def dense_codes(matrix: Matrix) -> DenseMatrix:
+    """A symmetric quantised matrix with every place stored: 0 where it had none."""
+    if isinstance(matrix, DenseMatrix):
+        return matrix
+    entries = matrix.entries()
+    codes = np.zeros(matrix.shape, dtype=np.int8)
+    codes[entries.rows, entries.cols] = entries.data
+    return DenseMatrix(codes, matrix.dtype, matrix.scales)
+
+
+def in_format(matrix: Matrix, structured: SparseMatrix | None, format: str) -> Matrix:
+    """The codes of a layer in the format that the file is to have."""
+    if structured is not None and structured.name == format:
+        return structured
+    if format == DENSE:
+        return dense_codes(matrix)
+    return matrix if isinstance(matrix, DenseMatrix) else matrix.convert(format)
+
+
+def check_values(dtype: str | None, group: int | None, activations: str | None) -> None:
+    """Refuse a value type that is none, and settings of codes where weights are numbers.
+
+    Raises:
+        InvalidArgument: If one is wrong.
+    """
+
+    def refuse(name: str, value: object, rule: str, mend: str) -> NoReturn:
+        raise InvalidArgument(f"compile: {name} is {value!r}, {rule}; {mend}.")
+
+    if dtype is not None and dtype not in DTYPES:
+        refuse("values", dtype, "which is no value type", f"choose one of: {', '.join(DTYPES)}")
+    if activations is not None and activations not in ACTIVATIONS:
+        refuse("activations", activations, "which is no type of x", f"choose one of: {', '.join(ACTIVATIONS)}")
+    if dtype in INTEGERS:
+        if group is not None:
+            check_group("compile", group)
+        return
+    if group is not None:
+        refuse("group", group, f"but values are {dtype or 'floating'}, which have no scales", "pass values='int8'")
+    if activations == "int8":
+        refuse("activations", activations, "which takes weights in codes", "pass values='int8' or 'int4'")
