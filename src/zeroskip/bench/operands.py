@@ -1,31 +1,53 @@
-"""Random operands of one benchmark problem, and what the product of them must be."""
+"""Operands of one benchmark problem, and what the product of them must be."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from .._errors import InvalidArgument
-from ..formats import BSR, CSR, NM, UNIT_ROUNDOFF, VNM, SparseMatrix
+from ..formats import BSR, CSR, NM, VNM, SparseMatrix
+from ..ops import reference
 from ..sparsify import Pattern
-from ..testing import random_vnm
+from ..testing import Bound, bound, random_vnm, with_values
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
+# A matrix of more elements than this is not laid out in full: no dense rival, and a slower check. 1 GiB in float64.
+DENSE_ELEMS = 2**27
+
+
+class Source(Protocol):
+    """Where the matrix of a problem comes from."""
+
+    def check(self) -> None:
+        """Refuse, before anything is measured, what `matrix` would refuse."""
+
+    def matrix(self) -> SparseMatrix:
+        """The matrix, the same at each call."""
+
+    def fields(self, a: SparseMatrix) -> dict[str, Any]:
+        """What a row says of it."""
+
 
 @dataclass(frozen=True)
 class Problem:
-    """A random matrix: its shape, where its entries may be, and how many there are. The seed decides the rest."""
+    """A random matrix: its shape, where its entries may be, and how many there are. The seed decides the rest.
+
+    Args:
+        group: Columns that share a scale, for int8 and int4; 0 for the whole row.
+    """
 
     shape: tuple[int, int]
     sparsity: float
     pattern: str
     dtype: str
     seed: int
+    group: int = 0
 
     def check(self) -> None:
         """Refuse a pattern that does not fit the shape.
@@ -52,7 +74,7 @@ class Problem:
         random = np.random.default_rng([self.seed, *self.shape, round(self.sparsity * 1e6)])
         keep = _mask(random, self.shape, parsed, self.kept_units())
         dense = np.zeros(self.shape, dtype=np.float32)
-        dense[keep] = _values(random, int(keep.sum()))
+        dense[keep] = drawn_values(random, int(keep.sum()))
         params: dict[str, Any] = {}
         cls: type[SparseMatrix] = CSR
         if parsed.kind == "nm":
@@ -61,29 +83,42 @@ class Problem:
             cls, params = VNM, {"v": parsed.v, "n": parsed.n, "m": parsed.m}
         elif parsed.kind == "block":
             cls, params = BSR, {"block": (parsed.rows, parsed.cols)}
-        return cls.from_dense(dense, dtype=self.dtype, **params)
+        return with_values(cls.from_dense(dense, **params), self.dtype, group=self.group)
 
-    def vectors(self, n: int) -> Float32:
-        """B (k, n)."""
-        return np.random.default_rng([self.seed, self.shape[1], n]).standard_normal(
-            (self.shape[1], n), dtype=np.float32
-        )
+    def fields(self, a: SparseMatrix) -> dict[str, Any]:
+        """Pattern and sparsity as they were asked for."""
+        return {"pattern": self.pattern, "sparsity": self.sparsity}
 
-    def nnz(self, a: SparseMatrix) -> int:
-        """Entries of `a`; the values drawn are never zero, so that nothing stored is padding."""
-        return a.nnz
 
-    def reference(self, a: SparseMatrix, b: Float32) -> tuple[Float64, Float64]:
-        """The product in float64, and the bound of the error of each element (docs/benchmark.md).
+def vectors(seed: int, columns: int, n: int) -> Float32:
+    """B (columns, n), standard normal."""
+    return np.random.default_rng([seed, columns, n]).standard_normal((columns, n), dtype=np.float32)
 
-        Dense float64 here instead of `ops.reference`: the same sums, and a hundred times faster at these sizes.
-        """
-        dense, right = a.to_dense().astype(np.float64), b.astype(np.float64)
-        product = dense @ right
-        terms = np.count_nonzero(dense, axis=1)[:, None] + 1.0
-        roundoff = UNIT_ROUNDOFF["float32"]
-        bound = terms * roundoff * (np.abs(dense) @ np.abs(right)) + roundoff * np.abs(product)
-        return product, bound
+
+class Expected:
+    """What kernels must give for one matrix: products in float64, and the bounds that `testing.bounds` derives.
+
+    The matrix is laid out in full once: the same sums as those over stored entries where x is finite, and a hundred
+    times faster at these sizes.
+    """
+
+    def __init__(self, a: SparseMatrix) -> None:
+        self._a = a
+        fits = a.shape[0] * a.shape[1] <= DENSE_ELEMS
+        self._dense = a.to_dense().astype(np.float64) if fits else None
+
+    def bound(self, b: Float32, *, integer: bool = False) -> Bound:
+        """Of A @ b; for integer kernels, which round b to int8, of A and the rounded b."""
+        if integer:
+            return bound(self._a, b, x_dtype="int8", rounded_x=True, multiply=self._multiply)
+        return bound(self._a, b, multiply=self._multiply)
+
+    def _multiply(self, a: SparseMatrix, x: Any, *, absolute: bool = False) -> Float64:
+        if self._dense is None:
+            return reference.stored_product(a, x, absolute=absolute)
+        right = np.asarray(x, dtype=np.float64)
+        product: Float64 = np.abs(self._dense) @ np.abs(right) if absolute else self._dense @ right
+        return product
 
 
 def _mask(random: np.random.Generator, shape: tuple[int, int], parsed: Pattern, kept: int) -> npt.NDArray[np.bool_]:
@@ -103,7 +138,7 @@ def _mask(random: np.random.Generator, shape: tuple[int, int], parsed: Pattern, 
     return np.repeat(np.repeat(grid, parsed.rows, axis=0), parsed.cols, axis=1)
 
 
-def _values(random: np.random.Generator, count: int) -> Float32:
+def drawn_values(random: np.random.Generator, count: int) -> Float32:
     """Normal values, kept away from zero so that none vanishes when it is rounded to 16 bits."""
     values = random.standard_normal(count, dtype=np.float32)
     kept: Float32 = np.copysign(np.maximum(np.abs(values), np.float32(1e-3)), values)

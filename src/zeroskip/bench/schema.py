@@ -28,19 +28,30 @@ FIELDS: dict[str, tuple[tuple[type, ...], bool, str]] = {
     "origin": (_TEXT, False, "who wrote the kernel: native, torch, numpy, onnxruntime, scipy, mkl"),
     "role": (_TEXT, False, "candidate (ours), dense (a rival's dense product), peer (a rival's sparse one)"),
     "format": (_TEXT, False, "storage format the kernel multiplies from"),
-    "dtype": (_TEXT, False, "value type of the weights; activations and results are float32"),
+    "dtype": (_TEXT, False, "value type of the weights as the kernel holds them"),
+    "group": (_INT, True, "columns that share a scale, 0 for the whole row; null where A has no scales"),
+    "x_dtype": (_TEXT, False, "what the kernel makes of B: float32, as it comes, or int8, rounded at run time"),
     "isa": (_TEXT, False, "instruction set, or the library's name"),
     "layout": (_TEXT, False, "columns: B (k, n), C (m, n); rows: B (n, k), C (n, m), as a torch Linear has them"),
     "m": (_INT, False, "rows of A"),
     "k": (_INT, False, "columns of A"),
     "n": (_INT, False, "columns of B"),
-    "pattern": (_TEXT, False, "unstructured, N:M or block:RxC"),
-    "sparsity": (_NUMBER, False, "share of zeros asked for"),
-    "nnz": (_INT, False, "non-zero elements of A"),
+    "pattern": (_TEXT, False, "unstructured, N:M or block:RxC; stored for the matrix of a file"),
+    "sparsity": (_NUMBER, False, "share of zeros asked for; for the matrix of a file, its own"),
+    "matrix": (_TEXT, True, "the file that A came from; null for a random A"),
+    "model": (_TEXT, True, "of such a file, by its folders model/method/level: the model"),
+    "method": (_TEXT, True, "how the model was pruned"),
+    "level": (_NUMBER, True, "the sparsity the model was pruned to"),
+    "nnz": (_INT, False, "stored entries of A"),
     "seed": (_INT, False, "seed of A and B"),
     "status": (_TEXT, False, "ok; failed (wrong result or an exception: never timed); skipped (cannot run here)"),
+    "choice": (_TEXT, True, "taken: what `plan` picks here; considered: what it weighed; null: neither, or not asked"),
     "reason": (_TEXT, True, "why it failed or was skipped; null when ok"),
-    "error_over_bound": (_NUMBER, True, "largest |C - C64| over the bound of that element; above 1 is failed"),
+    "error_over_bound": (
+        _NUMBER,
+        True,
+        "largest |C - C64| over the bound of that element; above 1 is failed; x_dtype int8: of the rounded B",
+    ),
     "time_s": (_NUMBER, True, "median of one call"),
     "time_q10_s": (_NUMBER, True, "tenth percentile"),
     "time_q90_s": (_NUMBER, True, "ninetieth percentile"),
@@ -63,7 +74,10 @@ FIELDS: dict[str, tuple[tuple[type, ...], bool, str]] = {
     "when": (_TEXT, False, "UTC, ISO 8601"),
 }
 
-_ALWAYS_NULLABLE = frozenset({"reason", "torch_speedup", "dense_kernel", "speedup", "commit"})
+CHOICES = ("taken", "considered")
+
+_OF_A_FILE = frozenset({"matrix", "model", "method", "level"})
+_ALWAYS_NULLABLE = _OF_A_FILE | {"group", "choice", "reason", "torch_speedup", "dense_kernel", "speedup", "commit"}
 
 
 def check_row(row: Mapping[str, Any]) -> None:
@@ -85,9 +99,10 @@ def check_row(row: Mapping[str, Any]) -> None:
         )
     for name, (types, nullable, _) in FIELDS.items():
         _check_field(name, row[name], types, nullable and (row["status"] != "ok" or name in _ALWAYS_NULLABLE))
-    for name, allowed in (("status", STATUS), ("role", ROLES), ("layout", ("columns", "rows"))):
+    closed = {"status": STATUS, "role": ROLES, "layout": ("columns", "rows"), "choice": (None, *CHOICES)}
+    for name, allowed in closed.items():
         if row[name] not in allowed:
-            raise InvalidArgument(f"bench row: {name} is {row[name]!r}, must be one of {', '.join(allowed)}.")
+            raise InvalidArgument(f"bench row: {name} is {row[name]!r}, must be one of {', '.join(map(str, allowed))}.")
     if row["status"] != "ok" and not row["reason"]:
         raise InvalidArgument(f"bench row: status is {row['status']} but reason is empty; say why.")
     if row["status"] == "ok" and not 0 <= row["error_over_bound"] <= 1:

@@ -1,4 +1,4 @@
-"""The runner of `zeroskip bench spmm`: random matrices, every kernel checked before it is timed, one row each."""
+"""The runner of `zeroskip bench spmm`: every kernel is checked before it is timed, and has one row a matrix and n."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import datetime
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .. import kernels
-from .._errors import InvalidArgument
+from .. import kernels, ops
 from ..formats import SparseMatrix
 from ..kernels import Kernel, Prepared
+from ..testing import Bound
 from . import machine, schema
-from .operands import Problem
-from .timer import SETTLE_MAX_S, Candidate, Samples, interleave
+from .operands import DENSE_ELEMS, Expected, Problem, Source, vectors
+from .selection import meant_for, role, select
+from .stored import StoredProblem
+from .timer import SETTLE_MAX_S, Candidate, Samples, interleave, settle
 
 Row = dict[str, Any]
 Progress = Callable[[str, int, int], None]
@@ -36,7 +38,10 @@ class SpmmSettings:
     """What `zeroskip bench spmm` was asked for; docs/benchmark.md explains each.
 
     Args:
-        kernels: Names, globs, `auto` (ours of the best instruction set here) or `all`; dense rivals come with `peers`.
+        matrices: Files, each with its label; instead of shapes, sparsities and a pattern.
+        group: Columns that share a scale, for int8 and int4; 0 for the whole row.
+        kernels: Names, globs, `auto` (ours of the best instruction set here, and what `ops.plan` takes) or `all`; dense
+            rivals come with `peers`.
         peers: Origins of rivals (`torch`, `numpy`, ...), `auto` (the dense products), `all`, or `none`.
         budget_s: Seconds of timing for each (shape, sparsity, n).
         threads: None for ZEROSKIP_NUM_THREADS, or all cores.
@@ -46,7 +51,9 @@ class SpmmSettings:
     sparsities: Sequence[float] = (0.5, 0.8, 0.9, 0.95, 0.98)
     ns: Sequence[int] = (1, 32, 128)
     dtype: str = "float32"
+    group: int = 0
     pattern: str = "unstructured"
+    matrices: Sequence[tuple[Path, str]] = ()
     kernels: Sequence[str] = ("auto",)
     peers: Sequence[str] = ("auto",)
     threads: int | None = None
@@ -76,10 +83,16 @@ class _Group:
 
     settings: SpmmSettings
     chosen: Sequence[tuple[Kernel, str]]
-    problem: Problem
+    source: Source
     a: SparseMatrix
+    expected: Expected
     n: int
     threads: int
+
+    @property
+    def cold(self) -> bool:
+        """Whether weights come from memory, as those of a model that makes one token at a time."""
+        return self.n == 1
 
 
 def label_of(kernel: str, layout: str) -> str:
@@ -93,90 +106,88 @@ def bench_spmm(settings: SpmmSettings, *, progress: Progress | None = None) -> I
     Raises:
         InvalidArgument: If a kernel or peer is not known, or the pattern does not fit a shape; raised before measuring.
     """
-    chosen = select(settings)
-    problems = [
-        Problem(shape, sparsity, settings.pattern, settings.dtype, settings.seed)
-        for shape in settings.shapes
-        for sparsity in settings.sparsities
-    ]
-    for problem in problems:
-        problem.check()
+    chosen = select(settings.kernels, settings.peers, settings.dtype)
+    sources = _sources(settings)
+    for source in sources:
+        source.check()
     threads = machine.use_threads(settings.threads)
-    total, done = len(problems) * len(settings.ns), 0
-    for problem in problems:
-        a = problem.matrix()
+    total, done = len(sources) * len(settings.ns), 0
+    for source in sources:
+        a = source.matrix()
+        expected = Expected(a)
         for n in settings.ns:
-            yield from _measure(_Group(settings, chosen, problem, a, n, threads))
+            yield from _measure(_Group(settings, chosen, source, a, expected, n, threads))
             done += 1
             if progress is not None:
                 progress("bench spmm", done, total)
 
 
-def select(settings: SpmmSettings) -> list[tuple[Kernel, str]]:
-    """The kernels asked for, each with its role; those that cannot run here are among them where they were named."""
-    known = [kernel for kernel in kernels.registry if kernel.op == "spmm"]
-    origins = {kernel.origin for kernel in known}
-    rivals = set(settings.peers)
-    wrong = rivals - origins - {"auto", "all", "none"}
-    if wrong:
-        names = ", ".join(sorted(origins - {"native"}))
-        raise InvalidArgument(f"bench: peer {sorted(wrong)[0]!r} is not known; choose auto, all, none or of: {names}.")
-    best = machine.machine()["isa"]
-    found: dict[str, tuple[Kernel, str]] = {}
-    for wanted in settings.kernels:
-        hits = [kernel for kernel in known if _wanted(kernel, wanted, settings.dtype, best)]
-        if not hits and wanted not in ("auto", "all"):
-            names = ", ".join(sorted(kernel.name for kernel in known))
-            raise InvalidArgument(f"bench: kernel {wanted!r} is not known; choose auto, all, a glob or of: {names}.")
-        found.update({kernel.name: (kernel, _role(kernel)) for kernel in hits})
-    for kernel in known:
-        named = kernel.origin in rivals or "all" in rivals
-        dense = kernel.format == "dense" and "auto" in rivals and kernel.why_not() is None
-        if kernel.origin != "native" and (named or dense):
-            found[kernel.name] = (kernel, _role(kernel))
-    if not found:
-        raise InvalidArgument(f"bench: no kernel for {settings.dtype} here; see `zeroskip list kernels`.")
-    return list(found.values())
-
-
-def _wanted(kernel: Kernel, wanted: str, dtype: str, best: str) -> bool:
-    if wanted == "all":
-        return kernel.origin == "native" and kernel.dtype == dtype
-    if wanted == "auto":
-        return kernel.origin == "native" and kernel.dtype == dtype and kernel.isa == best
-    return fnmatchcase(kernel.name, wanted)
-
-
-def _role(kernel: Kernel) -> str:
-    if kernel.origin == "native":
-        return "candidate"
-    return "dense" if kernel.format == "dense" else "peer"
+def _sources(settings: SpmmSettings) -> list[Source]:
+    own = (settings.dtype, settings.seed, settings.group)
+    if settings.matrices:
+        return [StoredProblem(path, label, *own) for path, label in settings.matrices]
+    return [
+        Problem(shape, sparsity, settings.pattern, *own)
+        for shape in settings.shapes
+        for sparsity in settings.sparsities
+    ]
 
 
 def _measure(group: _Group) -> list[Row]:
     """All kernels on one matrix at one n: check, then time those that passed, then compare."""
     a, n = group.a, group.n
-    columns = group.problem.vectors(n)
-    reference, bound = group.problem.reference(a, columns)
+    columns = vectors(group.settings.seed, a.shape[1], n)
     operands = {False: columns, True: np.ascontiguousarray(columns.T)}
     outputs = {False: np.empty((a.shape[0], n), np.float32), True: np.empty((n, a.shape[0]), np.float32)}
+    bounds: dict[bool, Bound] = {}
     entries = list(_entries(group))
+
+    def check(entry: _Entry) -> None:
+        integer = entry.row["x_dtype"] == "int8"
+        if integer not in bounds:
+            bounds[integer] = group.expected.bound(columns, integer=integer)
+        _check(entry, a, operands, outputs, bounds[integer])
+
     for entry in entries:
         if entry.row["status"] == "ok":
-            _check(entry, a, operands, outputs, reference, bound)
+            check(entry)
+    for entry in _choose(group, entries):
+        check(entry)
+        entries.append(entry)
     ready = [entry for entry in entries if entry.row["status"] == "ok"]
-    cold = n == 1
     for entry in ready:
-        _copies(entry, a, cold)
-    candidates = [_candidate(entry, operands, outputs, cold) for entry in ready]
+        _copies(entry, a, group.cold)
+    candidates = [_candidate(entry, operands, outputs, group.cold) for entry in ready]
     timed = interleave(candidates, budget_s=group.settings.budget_s, rounds=group.settings.rounds)
     for entry, samples in zip(ready, timed, strict=True):
-        _fill(entry, samples, cold, group.problem.nnz(a), n)
+        _fill(entry, samples, group.cold, a.nnz, n)
     rows = [entry.row for entry in entries]
     compare(rows)
     for row in rows:
         schema.check_row(row)
     return rows
+
+
+def _choose(group: _Group, entries: Sequence[_Entry]) -> list[_Entry]:
+    """Mark what `ops.plan` takes and what it weighed; gives an entry for its kernel where that takes no part yet.
+
+    It measures for itself, afresh, before anything here is timed.
+    """
+    a, n = group.a, group.n
+    if "auto" not in group.settings.kernels or a.shape[0] * a.shape[1] > DENSE_ELEMS:
+        return []
+    settle()
+    plan = ops.plan("spmm", a, n=n, flush_bytes=_cold_bytes() if group.cold else 0, cache=False)
+    weighed = {found.kernel for found in plan.measured}
+    marked = [entry for entry in entries if not entry.transposed and entry.kernel.name in weighed]
+    for entry in marked:
+        entry.row["choice"] = "taken" if entry.kernel.name == plan.kernel else "considered"
+    if any(entry.row["choice"] == "taken" for entry in marked):
+        return []
+    kernel = kernels.registry.get(plan.kernel)
+    added = _entry(group, kernel, role(kernel), False, None)
+    added.row["choice"] = "taken"
+    return [added]
 
 
 def _candidate(entry: _Entry, operands: dict[bool, Float32], outputs: dict[bool, Float32], cold: bool) -> Candidate:
@@ -187,40 +198,58 @@ def _candidate(entry: _Entry, operands: dict[bool, Float32], outputs: dict[bool,
 
 
 def _entries(group: _Group) -> Iterator[_Entry]:
-    """A row for each kernel and layout, `skipped` where it cannot run. Dense rivals are tried in both layouts."""
-    a, n, problem = group.a, group.n, group.problem
-    for kernel, role in group.chosen:
-        reason = kernel.why_not() or kernel.rejects(a, n)
-        for transposed in (False, True) if role == "dense" and reason is None else (False,):
-            row: Row = dict.fromkeys(schema.FIELDS)
-            row.update(
-                schema=schema.NAME,
-                schema_version=schema.VERSION,
-                op="spmm",
-                kernel=kernel.name,
-                origin=kernel.origin,
-                role=role,
-                format=kernel.format,
-                dtype=kernel.dtype,
-                isa=kernel.isa,
-                layout="rows" if transposed else "columns",
-                m=a.shape[0],
-                k=a.shape[1],
-                n=n,
-                pattern=problem.pattern,
-                sparsity=problem.sparsity,
-                nnz=problem.nnz(a),
-                seed=group.settings.seed,
-                status="ok" if reason is None else "skipped",
-                reason=reason,
-                threads=group.threads,
-                settle_max_s=SETTLE_MAX_S,
-                machine=machine.machine(),
-                versions=machine.versions(),
-                commit=machine.commit(),
-                when=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            )
-            yield _Entry(kernel, role, transposed, row)
+    """A row for each kernel and layout, `skipped` where it cannot run. Dense rivals are tried in both layouts.
+
+    Kernels made for another n are left out, unless one was asked for by its name.
+    """
+    a, n = group.a, group.n
+    for kernel, part in group.chosen:
+        if not meant_for(kernel, n) and kernel.name not in group.settings.kernels:
+            continue
+        reason = kernel.why_not() or kernel.rejects(a, n) or _too_large(kernel, a)
+        for transposed in (False, True) if part == "dense" and reason is None else (False,):
+            yield _entry(group, kernel, part, transposed, reason)
+
+
+def _too_large(kernel: Kernel, a: SparseMatrix) -> str | None:
+    elems = a.shape[0] * a.shape[1]
+    if kernel.format != "dense" or elems <= DENSE_ELEMS:
+        return None
+    return f"laid out in full the matrix takes {4 * elems / 1e9:.1f} GB, above what is tried"
+
+
+def _entry(group: _Group, kernel: Kernel, part: str, transposed: bool, reason: str | None) -> _Entry:
+    a = group.a
+    row: Row = dict.fromkeys(schema.FIELDS)
+    row.update(
+        schema=schema.NAME,
+        schema_version=schema.VERSION,
+        op="spmm",
+        kernel=kernel.name,
+        origin=kernel.origin,
+        role=part,
+        format=kernel.format,
+        dtype=kernel.dtype,
+        group=None if a.scales is None else a.scales.group,
+        x_dtype="int8" if getattr(kernel, "integer", False) else "float32",
+        isa=kernel.isa,
+        layout="rows" if transposed else "columns",
+        m=a.shape[0],
+        k=a.shape[1],
+        n=group.n,
+        nnz=a.nnz,
+        seed=group.settings.seed,
+        status="ok" if reason is None else "skipped",
+        reason=reason,
+        threads=group.threads,
+        settle_max_s=SETTLE_MAX_S,
+        machine=machine.machine(),
+        versions=machine.versions(),
+        commit=machine.commit(),
+        when=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **group.source.fields(a),
+    )
+    return _Entry(kernel, part, transposed, row)
 
 
 def _check(
@@ -228,8 +257,7 @@ def _check(
     a: SparseMatrix,
     operands: dict[bool, Float32],
     outputs: dict[bool, Float32],
-    reference: npt.NDArray[np.float64],
-    bound: npt.NDArray[np.float64],
+    bound: Bound,
 ) -> None:
     """Prepare and run once, and compare with float64; a kernel that is wrong or raises becomes a failed row."""
     row, out = entry.row, outputs[entry.transposed]
@@ -245,7 +273,7 @@ def _check(
         )
         return
     row["nbytes"] = int(prepared.nbytes)
-    worst = worst_error(out.T if entry.transposed else out, reference, bound)
+    worst = worst_error(out.T if entry.transposed else out, bound.expected, bound.allowed)
     if np.isfinite(worst):
         row["error_over_bound"] = worst
     if not worst <= 1:
@@ -278,12 +306,12 @@ def _cold_bytes() -> int:
 
 @cache
 def _trash() -> Float32:
-    return np.zeros(_cold_bytes() // 4, dtype=np.float32)
+    return np.ones(_cold_bytes() // 4, dtype=np.float32)
 
 
 def _walk() -> None:
-    """Push everything else out of the caches."""
-    np.add(_trash(), 1, out=_trash())
+    """Push everything else out of the caches. It only reads: lines written to would have to be written back first."""
+    _trash().sum()
 
 
 def _fill(entry: _Entry, samples: Samples, cold: bool, nnz: int, n: int) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from .summary import BEST_DENSE, BEST_SPARSE, cells
+
 _NUMERIC = frozenset("0123456789.,+-x% ")
 
 
@@ -51,14 +53,14 @@ def megabytes(value: float | None) -> str:
 
 
 def spmm_groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    """A title and a table for each problem, fastest first, what failed or was skipped last."""
+    """A title and a table for each problem of a random matrix, fastest first, what failed or was skipped last."""
 
     def problem(row: Mapping[str, Any]) -> tuple[Any, ...]:
-        return row["m"], row["k"], row["sparsity"], row["n"], row["pattern"], row["dtype"]
+        return row["m"], row["k"], row["sparsity"], row["n"], row["pattern"]
 
-    for key, found in groupby(rows, key=problem):
+    for key, found in groupby((row for row in rows if not row["matrix"]), key=problem):
         group = sorted(found, key=lambda row: row["time_s"] if row["status"] == "ok" else float("inf"))
-        m, k, sparsity, n, pattern = key[:5]
+        m, k, sparsity, n, pattern = key
         first = next((row for row in group if row["status"] == "ok"), None)
         cold = ", cold weights" if first and first["cold"] else ""
         title = f"{m}x{k}, {sparsity * 100:g} % zeros ({pattern}), N = {n}{cold}"
@@ -70,6 +72,7 @@ def _spmm_line(row: Mapping[str, Any]) -> dict[str, str]:
     label = row["kernel"] if row["layout"] == "columns" else f"{row['kernel']} (rows)"
     return {
         "kernel": label,
+        "auto": {"taken": "auto", "considered": "weighed", None: ""}[row["choice"]],
         "time": seconds(row["time_s"]),
         "10..90 %": f"{seconds(row['time_q10_s'])} .. {seconds(row['time_q90_s'])}" if done else "",
         "GFLOP/s": f"{row['gflops']:.1f}" if done else "",
@@ -86,8 +89,58 @@ def _ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}x"
 
 
+def spmm_files(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each stored matrix and n: our fastest kernel, what `plan` takes, and the ratios to the best rivals."""
+    lines = []
+    for cell in cells(row for row in rows if row["matrix"]):
+        first, ours, taken, rivals = cell.rows[0], cell.ours(), cell.taken(), cell.rivals()
+        line = {"matrix": first["matrix"], "shape": f"{first['m']}x{first['k']}"}
+        line |= {"zeros": f"{first['sparsity'] * 100:.1f} %", "N": str(cell.n)}
+        line |= {"our best": ours["kernel"] if ours else "", "time": seconds(ours["time_s"] if ours else None)}
+        for name in (BEST_SPARSE, BEST_DENSE):
+            line[f"vs {name}"] = _ratio(rivals[name] / ours["time_s"] if ours and name in rivals else None)
+        line["auto"] = taken["kernel"] if taken else ""
+        lines.append(line)
+    return table(lines)
+
+
+def spmm_ratios(summary: Mapping[str, Any]) -> str:
+    """Geometric means over matrices, rivals as columns; two lines each, ours and auto."""
+    found = summary["ratios"]
+    single = {name for line in found for name in line["ours"] if name not in (BEST_DENSE, BEST_SPARSE)}
+    columns = [*sorted(single), *(name for name in (BEST_SPARSE, BEST_DENSE) if any(name in x["ours"] for x in found))]
+    lines = []
+    for entry in found:
+        level = entry["level"]
+        zeros = f"{level * 100:g} %" if isinstance(level, float) else level or ""
+        head = {"pattern": entry["method"], "zeros": zeros, "N": str(entry["n"]), "matrices": str(entry["cells"])}
+        for who, word in (("ours", "our best"), ("auto", "auto")):
+            if entry[who]:
+                lines.append({**head, "against": word, **{name: _ratio(entry[who].get(name)) for name in columns}})
+    return table(lines)
+
+
+def spmm_choice(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences about the choice; none where nothing was chosen."""
+    choice, lowest = summary["choice"], summary["lowest"]
+    if choice is not None:
+        taken, best = choice["worst_kernels"]
+        instead = f"{taken}, not {best}" if taken != best else taken
+        yield (
+            f"auto takes {choice['geometric_mean']:.3f} times the best single kernel (geometric mean of "
+            f"{choice['cells']} cells; {choice['total']:.3f} of all their time); at worst {choice['worst']:.2f} times, "
+            f"at {choice['worst_cell']}: {instead}"
+        )
+    if lowest is not None:
+        yield (
+            f"auto is {lowest['ratio']:.2f} times as fast as the best dense product where it is slowest beside it, at "
+            f"{lowest['cell']}: {lowest['kernel']}"
+        )
+
+
 def spmm_summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """For each shape and N, our fastest kernel against the best dense product, a column for each sparsity."""
+    """For each shape and N of random matrices, our fastest kernel against the best dense product, by sparsity."""
+    rows = [row for row in rows if not row["matrix"]]
     sparsities = sorted({row["sparsity"] for row in rows})
     lines: list[dict[str, str]] = []
     for m, k, n in sorted({(row["m"], row["k"], row["n"]) for row in rows}):

@@ -18,6 +18,7 @@ from ._options import (
     names,
     not_negative,
     pattern,
+    positive,
     positives,
     shapes,
 )
@@ -35,16 +36,21 @@ examples:
 """
 
 NESTED = True
+INTEGERS = ("int8", "int4")
 
 SPMM_EPILOG = """\
 examples:
   zeroskip bench spmm --shape 4096x4096 --sparsity 0.5,0.9 --n 1,32,128
   zeroskip bench spmm --shape 2048x2048,4096x4096 --sparsity 0.5,0.8,0.9,0.95,0.98 --n 8,16,32,128 --threads 2
   zeroskip bench spmm --pattern 2:4 --n 1,128 --kernels all --peers torch,onnxruntime --json
+  zeroskip bench spmm --pattern 8:16 --dtype int8 --n 1 --peers torch,onnxruntime
   zeroskip bench spmm --kernels 'spmm_csr_*' --peers all --out rows.jsonl
+  zeroskip bench spmm --dlmc 'transformer/*' --n 128 --peers all --out rows.jsonl
+  zeroskip bench spmm --matrix 'layers/*.smtx,graph.mtx' --n 32 --peers scipy,mkl
 
 N = 1 goes round copies of the weights that exceed the last-level cache (cold); larger N keeps them warm. Ratios
-are to the fastest dense product of torch, NumPy and ONNX Runtime in the same run, each tried in both layouts.
+are to the fastest dense product of torch, NumPy and ONNX Runtime in the same run, in float32 whatever the value type of
+A, each tried in both layouts. More than one matrix ends with the geometric means, and with how well the choice did.
 docs/benchmark.md describes the method and the fields of a row.
 """
 
@@ -59,13 +65,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         formatter_class=Help,
     )
     problem = spmm.add_argument_group("the problem (lists are separated by commas)")
-    problem.add_argument(
-        "--shape", type=shapes, default=[(4096, 4096)], metavar="MxK,...", help="shapes of A (4096x4096)"
-    )
+    problem.add_argument("--shape", type=shapes, metavar="MxK,...", help="shapes of A (4096x4096)")
     problem.add_argument("--sparsity", type=fractions, metavar="S,...", help="shares of zeros (0.5,0.8,0.9,0.95,0.98)")
     problem.add_argument("--n", type=positives, default=[1, 32, 128], metavar="N,...", help="columns of B (1,32,128)")
-    problem.add_argument("--pattern", type=pattern, default="unstructured", help="unstructured, 2:4, block:16x1, ...")
-    problem.add_argument("--dtype", choices=DTYPES, default="float32", help="value type of A (float32)")
+    problem.add_argument("--pattern", type=pattern, help="unstructured (the default), 2:4, block:16x1, ...")
+    problem.add_argument(
+        "--matrix", type=names, metavar="FILE,...", help="files or globs: .smtx patterns and MatrixMarket, instead"
+    )
+    problem.add_argument(
+        "--dlmc",
+        nargs="?",
+        const="*",
+        metavar="GLOB",
+        help="instead: the sample of the Deep Learning Matrix Collection in ZEROSKIP_DATA_DIR, or a part of it such as "
+        "'*/magnitude_pruning/0.9/*'",
+    )
+    problem.add_argument(
+        "--dtype", choices=(*DTYPES, *INTEGERS), default="float32", help="value type of A (float32); int8, int4: codes"
+    )
+    problem.add_argument(
+        "--group",
+        type=int,
+        choices=(0, 32, 64, 128),
+        default=0,
+        help="columns that share a scale, for int8 and int4 (0: the whole row)",
+    )
     add_seed(problem)
     who = spmm.add_argument_group("who takes part")
     who.add_argument("--kernels", type=names, default=["auto"], help="auto (ours of the best ISA), all, names or globs")
@@ -75,6 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how = spmm.add_argument_group("how")
     add_threads(how)
     how.add_argument("--budget", type=not_negative, default=3.0, metavar="S", help="seconds of timing per problem (3)")
+    how.add_argument("--rounds", type=positive, default=7, metavar="N", help="slices a kernel gets of it, in turn (7)")
     how.add_argument(
         "--out", type=Path, metavar="FILE", help="write rows to FILE as JSON lines, each as soon as it is there"
     )
@@ -84,6 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     from ..bench.machine import describe, use_threads
     from ..bench.spmm import bench_spmm
+    from ..bench.summary import summarise
 
     settings = _settings(args)
     console.say(f"zeroskip bench spmm on {describe(use_threads(args.threads))}, seed {settings.seed}, {settings.dtype}")
@@ -98,42 +124,72 @@ def run(args: argparse.Namespace, console: Console) -> int:
                     rows.append(row)
                     file.write(json.dumps(row, allow_nan=False) + "\n")
                     file.flush()
-    _show(rows, console)
-    console.emit(rows)
+    summary = summarise(rows)
+    _show(rows, summary, console)
+    console.emit({"rows": rows, "summary": summary})
     return 1 if any(row["status"] == "failed" for row in rows) else 0
 
 
 def _settings(args: argparse.Namespace) -> SpmmSettings:
     from ..bench.spmm import SpmmSettings
-    from ..sparsify import Pattern
 
-    implied = Pattern.parse(args.pattern).min_sparsity
-    sparsities: Sequence[float] = args.sparsity or ([implied] if implied else SpmmSettings().sparsities)
-    if implied and any(abs(sparsity - implied) > 1e-9 for sparsity in sparsities):
-        raise UsageError(
-            f"--sparsity does not go with --pattern {args.pattern}, which is {implied:g} sparse; leave it out."
-        )
+    if args.group and args.dtype not in INTEGERS:
+        raise UsageError(f"--group is for --dtype int8 and int4, {args.dtype} values have no scales; leave it out.")
+    given = {name: value for name in ("shape", "sparsity", "pattern") if (value := getattr(args, name)) is not None}
     return SpmmSettings(
-        shapes=args.shape,
-        sparsities=sparsities,
+        **_stored(args, given) if args.matrix or args.dlmc else _random(args),
         ns=args.n,
         dtype=args.dtype,
-        pattern=args.pattern,
+        group=args.group,
         kernels=args.kernels,
         peers=args.peers,
         threads=args.threads,
         seed=args.seed,
         budget_s=args.budget,
+        rounds=args.rounds,
     )
 
 
-def _show(rows: list[Row], console: Console) -> None:
-    from ..bench.tables import spmm_groups, spmm_summary
+def _stored(args: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
+    """The files that were asked for, which bring their own shapes."""
+    from ..bench import stored
+
+    if given:
+        raise UsageError(f"--{next(iter(given))} does not go with --matrix and --dlmc, which have it; leave it out.")
+    found = stored.files(args.matrix) if args.matrix else []
+    return {"matrices": found + (stored.dlmc_sample(args.dlmc) if args.dlmc else [])}
+
+
+def _random(args: argparse.Namespace) -> dict[str, Any]:
+    """Shapes, sparsities and the pattern of random matrices."""
+    from ..bench.spmm import SpmmSettings
+    from ..sparsify import Pattern
+
+    default = SpmmSettings()
+    asked = args.pattern or default.pattern
+    implied = Pattern.parse(asked).min_sparsity
+    sparsities: Sequence[float] = args.sparsity or ([implied] if implied else default.sparsities)
+    if implied and any(abs(sparsity - implied) > 1e-9 for sparsity in sparsities):
+        raise UsageError(f"--sparsity does not go with --pattern {asked}, which is {implied:g} sparse; leave it out.")
+    return {"shapes": args.shape or default.shapes, "sparsities": sparsities, "pattern": asked}
+
+
+def _show(rows: list[Row], summary: dict[str, Any], console: Console) -> None:
+    from ..bench.tables import spmm_choice, spmm_files, spmm_groups, spmm_ratios, spmm_summary
 
     for title, table in spmm_groups(rows):
         console.show(f"\n{title}")
         console.show(table)
-    console.show("\n" + spmm_summary(rows))
+    if any(not row["matrix"] for row in rows):
+        console.show("\n" + spmm_summary(rows))
+    if any(row["matrix"] for row in rows):
+        console.show("\n" + spmm_files(rows))
+    if len({(row["matrix"], row["m"], row["k"]) for row in rows}) > 1:
+        console.show("\ntime of each rival over ours, geometric means")
+        console.show(spmm_ratios(summary))
+    for sentence in spmm_choice(summary):
+        console.show("\n" + sentence)
     failed: list[Any] = [row for row in rows if row["status"] == "failed"]
     for row in failed:
-        console.say(f"FAILED {row['kernel']} at n = {row['n']}, sparsity {row['sparsity']}: {row['reason']}")
+        where = row["matrix"] or f"sparsity {row['sparsity']:g}"
+        console.say(f"FAILED {row['kernel']} at n = {row['n']}, {where}: {row['reason']}")

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from zeroskip import InvalidArgument, ShapeError, formats, testing
-from zeroskip.bench import schema, spmm
-from zeroskip.bench.operands import Problem
-from zeroskip.bench.spmm import SpmmSettings, bench_spmm, compare, select, worst_error
+from zeroskip.bench import operands, schema, spmm
+from zeroskip.bench.operands import Expected, Problem, vectors
+from zeroskip.bench.selection import meant_for, select
+from zeroskip.bench.spmm import SpmmSettings, bench_spmm, compare, worst_error
 from zeroskip.bench.tables import spmm_groups, spmm_summary, table
 from zeroskip.cli import main
 from zeroskip.kernels import registry
@@ -32,24 +33,30 @@ def problem(pattern: str = "unstructured", dtype: str = "float32", shape: tuple[
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("dtype", formats.FLOATS)
+@pytest.mark.parametrize("dtype", formats.DTYPES)
 def test_operands_keep_pattern_and_sparsity(pattern: str, dtype: str) -> None:
     asked = problem(pattern, dtype)
     a = asked.matrix()
     assert a.dtype == dtype
-    assert a.nnz == np.count_nonzero(a.to_dense()) == 48 * 32 // 2
+    assert a.nnz == 48 * 32 // 2
+    assert a.scales is not None or np.count_nonzero(a.to_dense()) == a.nnz
     assert a.name == {"2:4": "nm", "8:16": "nm", "block:4x2": "bsr"}.get(pattern, "csr")
     np.testing.assert_array_equal(a.to_dense(), asked.matrix().to_dense())
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_the_bound_is_that_of_the_conformance_tests(pattern: str) -> None:
-    asked = problem(pattern)
-    a, b = asked.matrix(), asked.vectors(5)
-    product, bound = asked.reference(a, b)
-    theirs = testing.bound(a, b)
-    np.testing.assert_allclose(product, theirs.expected, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(bound, theirs.allowed, rtol=1e-9)
+@pytest.mark.parametrize(("dtype", "integer"), [("float32", False), ("int8", False), ("int4", True)])
+def test_the_bound_is_that_of_the_conformance_tests(
+    pattern: str, dtype: str, integer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = problem(pattern, dtype)
+    a, b = asked.matrix(), vectors(0, 32, 5)
+    theirs = testing.bound(a, b, x_dtype="int8", rounded_x=True) if integer else testing.bound(a, b)
+    for limit in (operands.DENSE_ELEMS, 1):
+        monkeypatch.setattr(operands, "DENSE_ELEMS", limit)
+        ours = Expected(a).bound(b, integer=integer)
+        np.testing.assert_allclose(ours.expected, theirs.expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(ours.allowed, theirs.allowed, rtol=1e-9)
 
 
 def test_a_pattern_that_does_not_fit_is_refused_before_anything_runs() -> None:
@@ -149,7 +156,7 @@ def test_a_wrong_kernel_is_a_failed_row_and_never_timed(
     out = tmp_path / "rows.jsonl"
     words = ["--shape", "48x32", "--sparsity", "0.5", "--n", "4", "--budget", "0.02", "--peers", "none"]
     assert main(["bench", "spmm", *words, "--kernels", wrong.name, "--out", str(out), "--json"]) == 1
-    assert json.loads(capsys.readouterr().out)[0]["status"] == "failed"
+    assert json.loads(capsys.readouterr().out)["rows"][0]["status"] == "failed"
     assert json.loads(out.read_text())["status"] == "failed"
 
 
@@ -160,25 +167,39 @@ def test_worst_error() -> None:
     assert worst_error(np.array([[np.nan, 0.0]], np.float32), reference, bound) == float("inf")
 
 
-def test_names_globs_and_unknown_ones() -> None:
-    def names(**changes: Any) -> set[str]:
-        return {kernel.name for kernel, _ in select(SpmmSettings(**changes))}
+def names(kernels: list[str], peers: list[str], dtype: str = "float32") -> set[str]:
+    return {kernel.name for kernel, _ in select(kernels, peers, dtype)}
 
-    assert names(kernels=["spmm_csr_f32_*"], peers=["none"]) == {
+
+def test_names_globs_and_unknown_ones() -> None:
+    assert names(["spmm_csr_f32_*"], ["none"]) == {
         kernel.name for kernel in registry if kernel.name.startswith("spmm_csr_f32_")
     }
-    assert "spmm_dense_f32_numpy" in names(kernels=["spmm_csr_f32_scalar"])
-    assert names(kernels=["spmm_csr_f32_scalar"], peers=["none"]) == {"spmm_csr_f32_scalar"}
+    assert "spmm_dense_f32_numpy" in names(["spmm_csr_f32_scalar"], ["auto"])
+    assert names(["spmm_csr_f32_scalar"], ["none"]) == {"spmm_csr_f32_scalar"}
     with pytest.raises(InvalidArgument, match="'magic' is not known"):
-        select(SpmmSettings(kernels=["magic"]))
+        select(["magic"], ["auto"], "float32")
     with pytest.raises(InvalidArgument, match="peer 'magic' is not known"):
-        select(SpmmSettings(peers=["magic"]))
+        select(["auto"], ["magic"], "float32")
 
 
-def test_auto_takes_one_instruction_set() -> None:
-    chosen = [kernel for kernel, role in select(SpmmSettings()) if role == "candidate"]
-    assert len({kernel.isa for kernel in chosen}) == 1
-    assert {kernel.dtype for kernel in chosen} == {"float32"}
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_auto_takes_the_newest_of_each_kernel(dtype: str) -> None:
+    chosen = {kernel.name: kernel for kernel, role in select(["auto"], ["none"], dtype)}
+    assert {kernel.dtype for kernel in chosen.values()} == {dtype}
+    assert all(kernel.why_not() is None for kernel in chosen.values())
+    usable = [k for k in registry if k.origin == "native" and k.dtype == dtype and k.why_not() is None]
+    assert {kernel.format for kernel in chosen.values()} == {kernel.format for kernel in usable}
+    older = [k.name for k in usable if k.isa == "scalar" and k.name.replace("scalar", "avx2") in chosen]
+    assert not set(older) & set(chosen)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("spmm_csr_f32_avx2_n1", [1]), ("spmm_csr_f32_avx2_n16", [2, 16]), ("spmm_x", [1, 2, 16, 17])]
+)
+def test_kernels_made_for_a_number_of_columns(name: str, sizes: list[int]) -> None:
+    kernel = KernelInfo(name, "csr", "float32", "avx2", "native")
+    assert [n for n in (1, 2, 16, 17) if meant_for(kernel, n)] == sizes
 
 
 def row() -> dict[str, Any]:
@@ -197,6 +218,8 @@ def row() -> dict[str, Any]:
         ({"status": "fine"}, "status is 'fine'"),
         ({"status": "failed"}, "say why"),
         ({"error_over_bound": 1.5}, "at most 1"),
+        ({"choice": "liked"}, "choice is 'liked'"),
+        ({"x_dtype": None}, "x_dtype is None"),
     ],
 )
 def test_the_schema_refuses(changes: dict[str, Any], says: str) -> None:
@@ -234,8 +257,10 @@ def test_the_command_prints_json_alone_and_writes_rows(tmp_path: Path, capsys: p
     words = ["--shape", "48x32", "--sparsity", "0.5,0.75", "--n", "4", "--budget", "0.02", "--peers", "numpy", "--json"]
     assert main(["bench", "spmm", *words, "--kernels", "spmm_csr_f32_scalar", "--out", str(out)]) == 0
     shown = capsys.readouterr()
-    rows = json.loads(shown.out)
+    document = json.loads(shown.out)
+    rows = document["rows"]
     assert [json.loads(line) for line in out.read_text().splitlines()] == rows
+    assert [line["level"] for line in document["summary"]["ratios"]] == [0.5, 0.75, "all"]
     assert {item["sparsity"] for item in rows} == {0.5, 0.75}
     assert "our best against" in shown.err
     assert "thread" in shown.err

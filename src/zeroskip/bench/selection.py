@@ -1,0 +1,69 @@
+"""Which kernels take part in a benchmark, and as what."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from .. import kernels
+from .._errors import InvalidArgument
+from ..kernels import Kernel, newest
+
+# The last part of a kernel's name where it is made for a number of columns.
+_TILE = re.compile(r"_n(\d+)$")
+
+
+def select(wanted: Sequence[str], peers: Sequence[str], dtype: str) -> list[tuple[Kernel, str]]:
+    """The kernels asked for, each with its role; those that cannot run here are among them where they were named.
+
+    Raises:
+        InvalidArgument: If a kernel or peer is not known, or nothing is left.
+    """
+    known = [kernel for kernel in kernels.registry if kernel.op == "spmm"]
+    found = {kernel.name: (kernel, role(kernel)) for name in wanted for kernel in _wanted(name, known, dtype)}
+    found.update({kernel.name: (kernel, role(kernel)) for kernel in _rivals(peers, known)})
+    if not found:
+        raise InvalidArgument(f"bench: no kernel for {dtype} here; see `zeroskip list kernels`.")
+    return list(found.values())
+
+
+def _wanted(name: str, known: Sequence[Kernel], dtype: str) -> list[Kernel]:
+    own = [kernel for kernel in known if kernel.origin == "native" and kernel.dtype == dtype]
+    if name == "all":
+        return own
+    if name == "auto":
+        return newest(kernel for kernel in own if kernel.why_not() is None)
+    hits = [kernel for kernel in known if fnmatchcase(kernel.name, name)]
+    if not hits:
+        names = ", ".join(sorted(kernel.name for kernel in known))
+        raise InvalidArgument(f"bench: kernel {name!r} is not known; choose auto, all, a glob or of: {names}.")
+    return hits
+
+
+def _rivals(peers: Sequence[str], known: Sequence[Kernel]) -> list[Kernel]:
+    origins = {kernel.origin for kernel in known}
+    wrong = set(peers) - origins - {"auto", "all", "none"}
+    if wrong:
+        names = ", ".join(sorted(origins - {"native"}))
+        raise InvalidArgument(f"bench: peer {sorted(wrong)[0]!r} is not known; choose auto, all, none or of: {names}.")
+    found = []
+    for kernel in known:
+        named = kernel.origin in peers or "all" in peers
+        dense = kernel.format == "dense" and "auto" in peers and kernel.why_not() is None
+        if kernel.origin != "native" and (named or dense):
+            found.append(kernel)
+    return found
+
+
+def role(kernel: Kernel) -> str:
+    """candidate, dense or peer."""
+    if kernel.origin == "native":
+        return "candidate"
+    return "dense" if kernel.format == "dense" else "peer"
+
+
+def meant_for(kernel: Kernel, n: int) -> bool:
+    """Whether a kernel is made for `n` columns, by its name: `_n1` for one, `_n16` for 2 to 16, others for any."""
+    tile = _TILE.search(kernel.name)
+    return tile is None or (n == 1 if tile[1] == "1" else 1 < n <= int(tile[1]))

@@ -1,0 +1,224 @@
+"""Matrices from files: `.smtx` patterns, the sample of the Deep Learning Matrix Collection among them; MatrixMarket."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import lzma
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from .._errors import DamagedFile, InvalidArgument, MissingDependency, ZeroskipError
+from ..datasets.text import data_dir
+from ..formats import COO, CSR, SparseMatrix
+from ..io.smtx import read_smtx
+from ..models.packages import cache_dir
+from ..testing import with_values
+from .operands import drawn_values
+
+PATTERN = "stored"
+SUFFIXES = (".smtx", ".mtx", ".mtx.gz")
+ARCHIVE = "dlmc/dlmc_sample.tar.xz"
+# The sample has 270 files of at most 3.5 MB.
+_MOST_FILES, _MOST_BYTES = 20_000, 8 * 2**30
+
+
+@dataclass(frozen=True)
+class StoredProblem:
+    """The matrix of a file. A pattern has no values: they are drawn, from the seed and the file's name.
+
+    Args:
+        path: The file.
+        label: What rows call it; a path of three folders `model/method/level` says what it is.
+        dtype: Value type.
+        seed: Of the values of a pattern.
+        group: Columns that share a scale, for int8 and int4; 0 for the whole row.
+    """
+
+    path: Path
+    label: str
+    dtype: str
+    seed: int
+    group: int = 0
+
+    def check(self) -> None:
+        """Refuse a file of a kind that is not known, or that `matrix` would refuse: it is read once for that.
+
+        Raises:
+            InvalidArgument: Naming the file.
+            DamagedFile: As `matrix`.
+        """
+        if not self.path.name.endswith(SUFFIXES):
+            raise InvalidArgument(f"bench: {self.path} is no {', '.join(SUFFIXES)} file; pass matrices in these.")
+        if not self.path.is_file():
+            raise InvalidArgument(f"bench: {self.path} is not a file; check the path.")
+        self.matrix()
+
+    def matrix(self) -> SparseMatrix:
+        """CSR of the file.
+
+        Raises:
+            DamagedFile: If it breaks a rule of its format, or holds a value that is no real, finite number.
+            InvalidArgument: If its values have no codes in `dtype`.
+        """
+        random = np.random.default_rng([self.seed, crc32(self.label.encode())])
+        if self.path.suffix == ".smtx":
+            found = read_smtx(self.path)
+            index = np.uint16 if found.shape[1] <= 65536 else np.int32
+            values = drawn_values(random, found.indices.size)
+            csr = CSR(found.shape, found.indptr, found.indices.astype(index), values)
+        else:
+            csr = _matrix_market(self.path, random)
+        if csr.nnz == 0:
+            raise DamagedFile(f"{self.path}: it has no entries, there is nothing to multiply; leave it out.")
+        try:
+            return with_values(csr, self.dtype, group=self.group)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"bench: {self.path} cannot be {self.dtype}: {error}") from None
+
+    def fields(self, a: SparseMatrix) -> dict[str, Any]:
+        """Its name and what the folders above it say; the sparsity is its own."""
+        return {"pattern": PATTERN, "sparsity": a.sparsity, "matrix": self.label, **provenance(self.label)}
+
+
+def provenance(label: str) -> dict[str, Any]:
+    """Model, method and level of `model/method/level/layer`; None where a path has no such form."""
+    folders = PurePosixPath(label).parent.parts
+    try:
+        model, method, level = folders[-3], folders[-2], float(folders[-1])
+    except (IndexError, ValueError):
+        return {"model": None, "method": None, "level": None}
+    return {"model": model, "method": method, "level": level} if 0 <= level < 1 else provenance("")
+
+
+def _matrix_market(path: Path, random: np.random.Generator) -> CSR:
+    """Through SciPy; a file that it cannot read is damaged, whatever it raises."""
+    try:
+        from scipy import io, sparse  # type: ignore[import-untyped, unused-ignore]
+    except ImportError as error:
+        raise MissingDependency(
+            f"bench: SciPy reads MatrixMarket files such as {path}; pip install 'zeroskip[bench]'."
+        ) from error
+    try:
+        rows, columns, _, _, field, _ = io.mminfo(str(path))
+        found = sparse.coo_array(io.mmread(str(path)))
+    except (ValueError, TypeError, OSError, EOFError, OverflowError) as error:
+        raise DamagedFile(f"{path}: it is no MatrixMarket file ({_line(error)}); get the file again.") from None
+    if field == "complex" or min(rows, columns) < 1:
+        raise DamagedFile(f"{path}: it is {field} of shape {(rows, columns)}, only real ones can run; leave it out.")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
+        values = drawn_values(random, found.nnz) if field == "pattern" else found.data.astype(np.float32)
+    if not np.isfinite(values).all():
+        entry = int(np.argmin(np.isfinite(values)))
+        place = f"row {found.coords[0][entry]}, column {found.coords[1][entry]}"
+        raise DamagedFile(f"{path}: {place} is {found.data[entry]}, no finite float32; leave it out.")
+    row, column = (np.asarray(coords, dtype=np.int64) for coords in found.coords)
+    return CSR.from_coo(COO((int(rows), int(columns)), row, column, values))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def files(names: Sequence[str]) -> list[tuple[Path, str]]:
+    """The files of `--matrix`, globs expanded, each with the label that rows carry: its path below what all share.
+
+    Raises:
+        InvalidArgument: If a name is no file and no glob that finds one.
+    """
+    found: dict[Path, None] = {}
+    for name in names:
+        hits = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else [name]
+        if not hits:
+            raise InvalidArgument(f"bench: no file fits {name!r}; check the path, and quote a glob.")
+        found.update(dict.fromkeys(Path(hit).resolve() for hit in hits))
+    shared = Path(os.path.commonpath([path.parent for path in found]))
+    return [(path, _label(path, shared)) for path in found]
+
+
+def _label(path: Path, shared: Path) -> str:
+    """Below `shared`, but with model, method and level where there are such folders."""
+    if provenance(path.as_posix())["level"] is not None:
+        return PurePosixPath(*path.parts[-4:]).as_posix()
+    return path.relative_to(shared).as_posix()
+
+
+def dlmc_sample(wanted: str = "*") -> list[tuple[Path, str]]:
+    """The matrices of the sample whose `model/method/level/layer.smtx` fits a glob, each with that path.
+
+    The archive is unpacked into the cache folder once.
+
+    Raises:
+        MissingDependency: If the archive is not in `ZEROSKIP_DATA_DIR`.
+        InvalidArgument: If none fits.
+    """
+    archive = data_dir() / ARCHIVE
+    if not archive.is_file():
+        raise MissingDependency(f"bench: {archive} is not there; put the sample of the collection there.")
+    root = cache_dir() / f"dlmc-{hashlib.sha256(archive.read_bytes()).hexdigest()[:12]}"
+    if not root.is_dir():
+        unpack(archive, root)
+    every = sorted(path for path in root.rglob("*.smtx"))
+    found = [(path, path.relative_to(root).as_posix().removeprefix("dlmc/")) for path in every]
+    chosen = [(path, label) for path, label in found if fnmatchcase(label, wanted)]
+    if not chosen:
+        example = found[0][1] if found else "nothing"
+        raise InvalidArgument(f"bench: none of {len(found)} matrices fits {wanted!r}; they are called as {example}.")
+    return chosen
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """The `.smtx` files of an archive, into a folder beside `target` that is renamed when complete.
+
+    Raises:
+        DamagedFile: If it is no archive, or has a name that leads out of the folder.
+        ZeroskipError: If the disk does not take it.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".unpack-", dir=target.parent))
+    except OSError as error:
+        raise ZeroskipError(f"bench: cannot write to {target.parent}: {error}; set ZEROSKIP_CACHE_DIR.") from error
+    try:
+        _extract(archive, scratch)
+        try:
+            scratch.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another process was faster, with the same content
+                raise
+    except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
+        raise DamagedFile(f"{archive}: it cannot be unpacked ({_line(error)}); get the file again.") from error
+    except OSError as error:
+        raise ZeroskipError(f"bench: cannot unpack to {target}: {error}; free space or check the file.") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    """Each member by hand: only ordinary files with a name below `folder`, and not without end."""
+    files, size = 0, 0
+    with tarfile.open(archive) as members:
+        for member in members:
+            if not member.isfile() or not member.name.endswith(".smtx"):
+                continue
+            name = PurePosixPath(member.name)
+            if name.is_absolute() or ".." in name.parts:
+                raise DamagedFile(f"{archive}: member {member.name!r} leads out of the folder; get the file again.")
+            files, size = files + 1, size + member.size
+            source = members.extractfile(member)
+            if source is None or files > _MOST_FILES or size > _MOST_BYTES:
+                raise DamagedFile(f"{archive}: member {member.name!r} is one too many or too much; get the file again.")
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with source, open(place, "xb") as out:
+                shutil.copyfileobj(source, out)

@@ -1,0 +1,171 @@
+"""What rows of `zeroskip bench spmm` say together: geometric means over matrices, and how well the choice did.
+
+A cell is one matrix at one n. *Ours* is the fastest of our kernels there, *auto* the one that `ops.plan` takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+Row = Mapping[str, Any]
+Ratios = dict[str, float]
+
+ALL = "all"
+BEST_DENSE, BEST_SPARSE = "best dense", "best sparse"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The timed rows of one matrix at one n."""
+
+    rows: Sequence[Row]
+
+    @property
+    def method(self) -> str:
+        """How the model of a stored matrix was pruned; else the pattern."""
+        first = self.rows[0]
+        return str(first["method"] or first["pattern"])
+
+    @property
+    def level(self) -> float | None:
+        """The share of zeros asked for; None for a stored matrix that has no such folder."""
+        first = self.rows[0]
+        level: float | None = first["level"] if first["matrix"] else first["sparsity"]
+        return level
+
+    @property
+    def n(self) -> int:
+        return int(self.rows[0]["n"])
+
+    @property
+    def dtype(self) -> str:
+        """Value type of our kernels, which `--dtype` asks for."""
+        return next((str(row["dtype"]) for row in self.rows if row["role"] == "candidate"), "float32")
+
+    @property
+    def name(self) -> str:
+        first = self.rows[0]
+        what = first["matrix"] or f"{first['m']}x{first['k']}, {first['sparsity'] * 100:g} % zeros"
+        return f"{what}, N = {self.n}"
+
+    def fastest(self, wanted: Callable[[Row], bool]) -> Row | None:
+        return min(filter(wanted, self.rows), key=lambda row: float(row["time_s"]), default=None)
+
+    def ours(self) -> Row | None:
+        return self.fastest(lambda row: row["role"] == "candidate")
+
+    def taken(self) -> Row | None:
+        return self.fastest(lambda row: row["choice"] == "taken")
+
+    def best_single(self) -> Row | None:
+        """The fastest of what `plan` weighed, and of our kernels beside: in the layout that it measures."""
+        return self.fastest(lambda row: row["choice"] is not None or row["role"] == "candidate")
+
+    def rivals(self) -> dict[str, float]:
+        """Seconds of each rival, at its best layout, and of the best of each kind."""
+        times: dict[str, float] = {}
+        for row in self.rows:
+            if row["role"] != "candidate":
+                kind = BEST_DENSE if row["role"] == "dense" else BEST_SPARSE
+                for name in (f"{row['origin']} {row['format']}", kind):
+                    times[name] = min(times.get(name, math.inf), float(row["time_s"]))
+        return times
+
+
+def cells(rows: Iterable[Row]) -> list[Cell]:
+    """The timed rows of each matrix and n together, in the order in which they were measured."""
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return row["matrix"], row["m"], row["k"], row["sparsity"], row["pattern"], row["n"]
+
+    timed = (row for row in rows if row["status"] == "ok")
+    return [Cell(list(found)) for _, found in groupby(timed, key=key)]
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Of at least one positive number."""
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def summarise(rows: Sequence[Row]) -> dict[str, Any]:
+    """JSON-able: `ratios`, one object for each (n, method, level); `choice` and `lowest` for all cells, or None.
+
+    `ratios` has the geometric mean, over the cells that have both, of the time of each rival over ours and over auto.
+    `choice` has auto over the best single kernel, `lowest` the smallest ratio of the best dense product to auto.
+    """
+    found = cells(rows)
+    return {"ratios": list(_ratios(found)), "choice": _choice(found), "lowest": _lowest(found)}
+
+
+def _ratios(found: Sequence[Cell]) -> Iterator[dict[str, Any]]:
+    """Each method at each level, then each method, then all methods, where that is more than one."""
+    for n in sorted({cell.n for cell in found}):
+        here = [cell for cell in found if cell.n == n]
+        methods = sorted({cell.method for cell in here})
+        for method in methods:
+            own = [cell for cell in here if cell.method == method]
+            levels = sorted({cell.level for cell in own}, key=lambda level: -1.0 if level is None else level)
+            for level in levels:
+                yield _line(n, method, level, [cell for cell in own if cell.level == level])
+            if len(levels) > 1:
+                yield _line(n, method, ALL, own)
+        if len(methods) > 1:
+            yield _line(n, ALL, ALL, here)
+
+
+def _line(n: int, method: str, level: float | str | None, found: Sequence[Cell]) -> dict[str, Any]:
+    return {
+        "n": n,
+        "method": method,
+        "level": level,
+        "dtype": found[0].dtype,
+        "cells": len(found),
+        "ours": _over(found, Cell.ours),
+        "auto": _over(found, Cell.taken),
+    }
+
+
+def _over(found: Sequence[Cell], who: Callable[[Cell], Row | None]) -> Ratios:
+    """For each rival the geometric mean of its time over that of `who`."""
+    ratios: dict[str, list[float]] = {}
+    for cell in found:
+        row = who(cell)
+        if row is not None:
+            for name, time_s in cell.rivals().items():
+                ratios.setdefault(name, []).append(time_s / float(row["time_s"]))
+    return {name: geometric_mean(values) for name, values in ratios.items()}
+
+
+def _choice(found: Sequence[Cell]) -> dict[str, Any] | None:
+    """The time of auto over that of the best single kernel."""
+    chosen = [(cell, taken, best) for cell in found if (taken := cell.taken()) and (best := cell.best_single())]
+    if not chosen:
+        return None
+    ratios = [float(taken["time_s"]) / float(best["time_s"]) for _, taken, best in chosen]
+    worst = max(range(len(chosen)), key=ratios.__getitem__)
+    cell, taken, best = chosen[worst]
+    return {
+        "cells": len(chosen),
+        "geometric_mean": geometric_mean(ratios),
+        "total": sum(float(t["time_s"]) for _, t, _ in chosen) / sum(float(b["time_s"]) for _, _, b in chosen),
+        "worst": ratios[worst],
+        "worst_cell": cell.name,
+        "worst_kernels": [taken["kernel"], best["kernel"]],
+    }
+
+
+def _lowest(found: Sequence[Cell]) -> dict[str, Any] | None:
+    """The cell where auto is slowest beside the best dense product."""
+    ratios = [
+        (cell.rivals()[BEST_DENSE] / float(taken["time_s"]), cell, taken)
+        for cell in found
+        if (taken := cell.taken()) and BEST_DENSE in cell.rivals()
+    ]
+    if not ratios:
+        return None
+    ratio, cell, taken = min(ratios, key=lambda item: item[0])
+    return {"cells": len(ratios), "ratio": ratio, "cell": cell.name, "kernel": taken["kernel"]}

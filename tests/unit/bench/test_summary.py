@@ -1,0 +1,141 @@
+"""Summaries of `bench spmm`: means over cells, and what the choice cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from zeroskip.bench.spmm import SpmmSettings, bench_spmm
+from zeroskip.bench.summary import cells, geometric_mean, summarise
+from zeroskip.bench.tables import spmm_choice, spmm_files, spmm_ratios
+
+
+def row(kernel: str, time_s: float | None, **fields: Any) -> dict[str, Any]:
+    role, origin, form = {
+        "ours": ("candidate", "native", "csr"),
+        "ours2": ("candidate", "native", "bitmask"),
+        "torch": ("dense", "torch", "dense"),
+        "numpy": ("dense", "numpy", "dense"),
+        "mkl": ("peer", "mkl", "csr"),
+        "scipy": ("peer", "scipy", "csr"),
+    }[kernel]
+    base = {
+        "kernel": kernel,
+        "dtype": "float32",
+        "time_s": time_s,
+        "status": "ok",
+        "role": role,
+        "origin": origin,
+        "format": form,
+    }
+    where = {
+        "m": 8,
+        "k": 8,
+        "n": 4,
+        "sparsity": 0.5,
+        "pattern": "unstructured",
+        "dtype": "float32",
+        "layout": "columns",
+    }
+    of_file = {"matrix": None, "model": None, "method": None, "level": None, "choice": None}
+    return {**base, **where, **of_file, **fields}
+
+
+def two_shapes() -> list[dict[str, Any]]:
+    """In the first cell auto takes the best kernel, in the second one that is 1.5 times slower and loses to dense."""
+    return [
+        row("ours", 1.0, choice="taken"),
+        row("ours2", 2.0, choice="considered"),
+        row("torch", 4.0, choice="considered"),
+        row("torch", 3.0, layout="rows"),
+        row("mkl", 8.0),
+        row("ours", 2.0, m=16, choice="considered"),
+        row("ours2", 3.0, m=16, choice="taken"),
+        row("torch", 2.5, m=16),
+        row("mkl", 6.0, m=16),
+        row("scipy", 4.0, m=16),
+        row("numpy", None, m=16, status="failed"),
+    ]
+
+
+def test_geometric_means_over_cells() -> None:
+    found = summarise(two_shapes())["ratios"]
+    assert len(found) == 1
+    line = found[0]
+    assert (line["n"], line["method"], line["level"], line["cells"]) == (4, "unstructured", 0.5, 2)
+    ours = {"torch dense": 3.0 * 1.25, "best dense": 3.0 * 1.25, "mkl csr": 8.0 * 3.0, "best sparse": 8.0 * 2.0}
+    assert line["ours"] == pytest.approx({**{name: ratio**0.5 for name, ratio in ours.items()}, "scipy csr": 2.0})
+    assert line["auto"]["best dense"] == pytest.approx((3.0 * 2.5 / 3.0) ** 0.5)
+
+
+def test_what_the_choice_cost() -> None:
+    found = summarise(two_shapes())
+    choice, lowest = found["choice"], found["lowest"]
+    assert choice["geometric_mean"] == pytest.approx(1.5**0.5)
+    assert (choice["cells"], choice["worst"], choice["total"]) == (2, 1.5, pytest.approx(4 / 3))
+    assert choice["worst_kernels"] == ["ours2", "ours"]
+    assert "16x8" in choice["worst_cell"]
+    assert (lowest["ratio"], lowest["kernel"], lowest["cells"]) == (pytest.approx(2.5 / 3.0), "ours2", 2)
+    sentences = list(spmm_choice(found))
+    assert "at worst 1.50 times, at 16x8, 50 % zeros, N = 4: ours2, not ours" in sentences[0]
+    assert sentences[1].startswith("auto is 0.83 times as fast as the best dense product")
+
+
+def test_what_plan_cannot_take_is_no_best_single_kernel() -> None:
+    rows = [row("torch", 1.0, layout="rows"), row("torch", 3.0, choice="taken"), row("ours", 4.0, choice="considered")]
+    assert summarise(rows)["choice"]["worst"] == 1.0
+    assert summarise(rows)["lowest"]["ratio"] == pytest.approx(1 / 3)
+
+
+def test_without_auto_and_without_rivals() -> None:
+    found = summarise([row("ours", 1.0)])
+    assert found["ratios"][0]["ours"] == found["ratios"][0]["auto"] == {}
+    assert found["choice"] is found["lowest"] is None
+    assert list(spmm_choice(found)) == []
+    assert summarise([]) == {"ratios": [], "choice": None, "lowest": None}
+
+
+def test_methods_levels_and_all_of_them() -> None:
+    rows = []
+    for method, level, time_s in (("a", 0.5, 1.0), ("a", 0.9, 2.0), ("b", 0.5, 4.0)):
+        of_file = {"matrix": f"m/{method}/{level}/x", "model": "m", "method": method, "level": level}
+        rows += [row("ours", time_s, sparsity=0.47, **of_file), row("mkl", 8.0, sparsity=0.47, **of_file)]
+    summary = summarise(rows)
+    found = {(line["method"], line["level"]): line["ours"]["mkl csr"] for line in summary["ratios"]}
+    assert found == pytest.approx(
+        {("a", 0.5): 8.0, ("a", 0.9): 4.0, ("a", "all"): 32**0.5, ("b", 0.5): 2.0, ("all", "all"): 4.0}
+    )
+    assert spmm_ratios(summary).splitlines()[-2].split() == ["b", "50", "%", "4", "1", "our", "best", "2.00x", "2.00x"]
+    assert spmm_files(rows).splitlines()[-1].startswith("m/b/0.5/x")
+
+
+def test_geometric_mean() -> None:
+    assert geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
+
+
+def test_cells_of_a_run_say_what_plan_took() -> None:
+    asked = SpmmSettings(
+        shapes=[(64, 48), (32, 64)], sparsities=[0.9], ns=[1, 8], peers=["numpy"], budget_s=0.05, rounds=2
+    )
+    found = cells(bench_spmm(asked))
+    assert len(found) == 4
+    for cell in found:
+        taken = [item for item in cell.rows if item["choice"] == "taken"]
+        assert len(taken) == 1
+        assert taken[0]["layout"] == "columns"
+        assert any(item["choice"] == "considered" for item in cell.rows)
+
+
+def test_quantised_kernels_beside_a_float32_baseline() -> None:
+    asked = SpmmSettings(
+        shapes=[(64, 64)], ns=[1], sparsities=[0.5], pattern="8:16", dtype="int8", group=32, peers=["numpy"],
+        budget_s=0.05, rounds=2,
+    )  # fmt: skip
+    rows = [item for item in bench_spmm(asked) if item["status"] == "ok"]
+    integer = {item["kernel"].split("_")[1]: item for item in rows if item["x_dtype"] == "int8"}
+    assert set(integer) == {"nm", "dense"}
+    assert {item["group"] for item in rows} == {32}
+    assert {item["dtype"] for item in rows if item["role"] == "dense"} == {"float32"}
+    assert integer["nm"]["speedup"] > 0
+    assert cells(rows)[0].dtype == "int8"
