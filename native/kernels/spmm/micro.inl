@@ -404,7 +404,7 @@ void bits_one(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64_
 // ---- Four rows at a time: dense and block-sparse -----------------------------------------------------------------------
 
 template <class T, int NV, bool Indexed>
-void quad_tile(const float* a, const uint8_t* indices, int64_t n, const float* x, int64_t stride, float* y, int64_t ldy,
+void quad_tile(const float* a, const uint16_t* indices, int64_t n, const float* x, int64_t stride, float* y, int64_t ldy,
                int64_t valid, bool first) {
   typedef typename T::V V;
   V acc[4][NV];
@@ -425,46 +425,38 @@ void quad_tile(const float* a, const uint8_t* indices, int64_t n, const float* x
   }
 }
 
-template <bool Indexed>
-void quad_any(const float* a, const uint8_t* indices, int64_t n, const float* x, int64_t width, float* y, int64_t ldy,
-              int64_t valid, bool first) {
-  constexpr int L = Wide::lanes;
-#if defined(__AVX512F__)
-  constexpr int kMost = 4;
-#elif defined(__AVX2__)
-  constexpr int kMost = 3;  // 12 accumulators, 3 vectors of x, 1 value: the 16 registers
+#if defined(__AVX2__) && !defined(__AVX512F__)
+constexpr int kQuadVectors = 3;  // 12 accumulators, 3 vectors of x, 1 value: the 16 registers
 #else
-  constexpr int kMost = 4;
+constexpr int kQuadVectors = 4;
 #endif
-  int64_t lane = 0;
-  while (width - lane >= L) {
-    // Two equal tiles rather than a wide and a narrow one, whose few accumulators would wait for each other.
-    const int64_t left = (width - lane) / L;
-    const int64_t take = left >= kMost && left != kMost + 1 ? kMost : left > kMost ? (left + 1) / 2 : left;
-    const float* xs = x + lane;
-    float* ys = y + lane;
-    switch (take) {
-      case 4:
-        if (kMost >= 4) quad_tile<Wide, kMost >= 4 ? 4 : 1, Indexed>(a, indices, n, xs, width, ys, ldy, valid, first);
-        break;
-      case 3: quad_tile<Wide, 3, Indexed>(a, indices, n, xs, width, ys, ldy, valid, first); break;
-      case 2: quad_tile<Wide, 2, Indexed>(a, indices, n, xs, width, ys, ldy, valid, first); break;
-      default: quad_tile<Wide, 1, Indexed>(a, indices, n, xs, width, ys, ldy, valid, first); break;
-    }
-    lane += take * L;
+constexpr int64_t kQuadLanes = kQuadVectors * Wide::lanes;
+
+template <bool Indexed>
+void quad_any(const float* a, const uint16_t* indices, int64_t n, const float* x, int64_t stride, int64_t lanes, float* y,
+              int64_t ldy, int64_t valid, bool first) {
+  constexpr int L = Wide::lanes;
+  switch (lanes / L) {
+    case 4:
+      if (kQuadVectors >= 4) quad_tile<Wide, kQuadVectors, Indexed>(a, indices, n, x, stride, y, ldy, valid, first);
+      break;
+    case 3: quad_tile<Wide, 3, Indexed>(a, indices, n, x, stride, y, ldy, valid, first); break;
+    case 2: quad_tile<Wide, 2, Indexed>(a, indices, n, x, stride, y, ldy, valid, first); break;
+    case 1: quad_tile<Wide, 1, Indexed>(a, indices, n, x, stride, y, ldy, valid, first); break;
   }
 #if defined(__AVX512F__)
-  if (lane < width) quad_tile<Ymm, 1, Indexed>(a, indices, n, x + lane, width, y + lane, ldy, valid, first);
+  const int64_t done = lanes / L * L;
+  if (done < lanes) quad_tile<Ymm, 1, Indexed>(a, indices, n, x + done, stride, y + done, ldy, valid, first);
 #endif
 }
 
-void quad(const float* a, const uint8_t* indices, int64_t n, const float* x, int64_t width, float* y, int64_t ldy,
-          int64_t valid, bool first) {
-  if (indices) return quad_any<true>(a, indices, n, x, width, y, ldy, valid, first);
-  quad_any<false>(a, indices, n, x, width, y, ldy, valid, first);
+void quad(const float* a, const uint16_t* indices, int64_t n, const float* x, int64_t stride, int64_t lanes, float* y,
+          int64_t ldy, int64_t valid, bool first) {
+  if (indices) return quad_any<true>(a, indices, n, x, stride, lanes, y, ldy, valid, first);
+  quad_any<false>(a, indices, n, x, stride, lanes, y, ldy, valid, first);
 }
 
-template <ValueType Type> void quad_one_typed(const void* a, const uint8_t* indices, int64_t n, const float* x, float* sums) {
+template <ValueType Type> void quad_one_typed(const void* a, const uint16_t* indices, int64_t n, const float* x, float* sums) {
   int64_t k = 0;
 #if defined(__AVX2__)
   if (!indices) {  // two columns a vector: x0 in the low half, x1 in the high one
@@ -494,7 +486,7 @@ template <ValueType Type> void quad_one_typed(const void* a, const uint8_t* indi
   for (int r = 0; r < 4; ++r) sums[r] += s[r];
 }
 
-void quad_one(const void* a, ValueType type, const uint8_t* indices, int64_t n, const float* x, float* sums) {
+void quad_one(const void* a, ValueType type, const uint16_t* indices, int64_t n, const float* x, float* sums) {
   switch (type) {
     case ValueType::f32: return quad_one_typed<ValueType::f32>(a, indices, n, x, sums);
     case ValueType::bf16: return quad_one_typed<ValueType::bf16>(a, indices, n, x, sums);

@@ -1,6 +1,7 @@
 // Dense matrices, and block-sparse ones whose blocks have a multiple of four rows. Rows go in fours, entry after entry
-// [column][4]: one vector of X serves four rows, and twelve accumulators hide the latency. Blocks of 128 columns keep a strip
-// of X (24 lanes of a panel, every fourth line) in L1.
+// [column][4]: one vector of X serves four rows, and twelve accumulators hide the latency. A strip of lanes (24 in AVX2) goes
+// through all quads of a task before the next, so that its columns of X stay in L1: 128 columns of a dense matrix, and as many of a
+// sparse one as hold about 160 stored ones, so that beginning and ending a quad costs little.
 #include <vector>
 
 #include "blocks.h"
@@ -9,25 +10,33 @@
 namespace zs {
 namespace {
 
-constexpr int64_t kQuadRows = 64;    // rows a task takes at a time
-constexpr int64_t kQuadCols = 128;   // columns a block
+constexpr int64_t kQuadRows = 64;  // rows a task takes at a time
+constexpr int64_t kQuadCols = 128;  // stored columns a block, about
 
 struct QuadMatrix : Packed {
   ValueType type = ValueType::f32;
   bool indexed = false;
-  int64_t col_blocks = 0, quads = 0;
-  std::vector<int64_t> starts;   // indexed: [quad][column block] first column of the list; then the end
-  std::vector<uint8_t> indices;  // indexed: column inside the block
-  Buffer values;                 // [quad][column][4]
+  int64_t col_block = kQuadCols, col_blocks = 0, quads = 0;
+  std::vector<int64_t> starts;  // indexed: [quad][column block] first column of the list; then the end
+  std::vector<uint16_t> indices;  // indexed: column inside the block
+  Buffer values;  // [quad][column][4]
 
-  int64_t bytes() const override { return static_cast<int64_t>(starts.size() * 8 + indices.size()) + values.bytes(); }
+  int64_t bytes() const override { return static_cast<int64_t>(starts.size() * 8 + 2 * indices.size()) + values.bytes(); }
   int64_t start(int64_t quad, int64_t kb) const {
-    return indexed ? starts[quad * col_blocks + kb] : quad * cols + kb * kQuadCols;
+    return indexed ? starts[quad * col_blocks + kb] : quad * cols + kb * col_block;
   }
   int64_t stop(int64_t quad, int64_t kb) const {
-    return indexed ? starts[quad * col_blocks + kb + 1] : quad * cols + std::min(cols, (kb + 1) * kQuadCols);
+    return indexed ? starts[quad * col_blocks + kb + 1] : quad * cols + std::min(cols, (kb + 1) * col_block);
   }
 };
+
+// Columns that hold about kQuadCols and a quarter stored ones; indices have 16 bits.
+int64_t wide_block(const Source& s) {
+  const double stored = static_cast<double>(s.indptr[s.rows / s.r]) * static_cast<double>(s.r * s.c);
+  const double all = static_cast<double>(s.rows) * static_cast<double>(s.cols);
+  const double wanted = 1.25 * static_cast<double>(kQuadCols) * all / std::max(1.0, stored);
+  return static_cast<int64_t>(std::clamp(wanted, static_cast<double>(kQuadCols), 32768.0)) / kQuadCols * kQuadCols;
+}
 
 // Columns of the quad's blocks in order: with four rows a quad never straddles two block rows.
 void list_columns(QuadMatrix& a, const Source& s) {
@@ -38,8 +47,8 @@ void list_columns(QuadMatrix& a, const Source& s) {
     int64_t j = 0;
     for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
       a.starts.push_back(static_cast<int64_t>(a.indices.size()));
-      while (b < s.indptr[block_row + 1] && s.indices[b] * s.c + j < (kb + 1) * kQuadCols) {
-        a.indices.push_back(static_cast<uint8_t>(s.indices[b] * s.c + j - kb * kQuadCols));
+      while (b < s.indptr[block_row + 1] && s.indices[b] * s.c + j < (kb + 1) * a.col_block) {
+        a.indices.push_back(static_cast<uint16_t>(s.indices[b] * s.c + j - kb * a.col_block));
         if (++j == s.c) {
           j = 0;
           ++b;
@@ -99,7 +108,7 @@ void run_one_lane(const QuadMatrix& a, const Micro& micro, const float* x, float
       for (int64_t kb = 0; kb < lists; ++kb) {
         const int64_t start = a.start(q, kb), n = (a.indexed ? a.stop(q, kb) : start + a.cols) - start;
         micro.quad_one(a.values.data() + 4 * start * value_bytes(a.type), a.type,
-                       a.indexed ? a.indices.data() + start : nullptr, n, x + kb * kQuadCols, sums);
+                       a.indexed ? a.indices.data() + start : nullptr, n, x + kb * a.col_block, sums);
       }
       for (int64_t r = 4 * q; r < std::min(a.rows, 4 * q + 4); ++r) y[r] = sums[r % 4];
     }
@@ -111,15 +120,16 @@ void run_one_lane(const QuadMatrix& a, const Micro& micro, const float* x, float
 }  // namespace
 
 std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueType type, Isa) {
+  if (format == Format::bsr && (source.format != Format::bsr || source.r % 4 != 0)) return nullptr;
   auto a = std::make_unique<QuadMatrix>();
   a->rows = source.rows;
   a->cols = source.cols;
   a->type = type;
   a->indexed = format == Format::bsr;
-  a->col_blocks = (source.cols + kQuadCols - 1) / kQuadCols;
+  a->col_block = a->indexed ? wide_block(source) : kQuadCols;
+  a->col_blocks = (source.cols + a->col_block - 1) / a->col_block;
   a->quads = (source.rows + 3) / 4;
   if (a->indexed) {
-    if (source.format != Format::bsr || source.r % 4 != 0) return nullptr;
     list_columns(*a, source);
     a->values = Buffer(static_cast<int64_t>(a->indices.size()) * 4 * value_bytes(type));
   } else {
@@ -140,7 +150,7 @@ void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, co
   pool.parallel(blocks.count * groups, [&](int64_t task, int worker) {
     const int64_t rb = task % blocks.count, begin = blocks.begin(rb), end = blocks.end(rb);
     const int64_t p0 = task / blocks.count * group, p1 = std::min(panels, p0 + group);
-    float* room = a.type == ValueType::f32 ? nullptr : pool.scratch(worker, kQuadRows * kQuadCols * 4);
+    float* room = a.type == ValueType::f32 ? nullptr : pool.scratch(worker, kQuadRows * a.col_block * 4);
     const float* quad_values[kQuadRows / 4];
     for (int64_t kb = 0; kb < std::max<int64_t>(1, a.col_blocks); ++kb) {
       float* widened = room;
@@ -157,13 +167,16 @@ void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, co
       }
       for (int64_t p = p0; p < p1; ++p) {
         const int64_t width = panel_width(lanes, p);
-        const float* xs = x + p * kPanel * a.cols + kb * kQuadCols * width;
-        for (int64_t r = begin; r < end; r += 4) {
-          const YTile tile = tile_of(y, e.residual, a.rows, r, p, width);
-          const int64_t start = a.col_blocks ? a.start(r / 4, kb) : 0;
-          const int64_t n = a.col_blocks ? a.stop(r / 4, kb) - start : 0;
-          micro.quad(quad_values[(r - begin) / 4], a.indexed ? a.indices.data() + start : nullptr, n, xs, width, tile.y,
-                     tile.ldy, std::min<int64_t>(4, a.rows - r), kb == 0);
+        const float* xs = x + p * kPanel * a.cols + kb * a.col_block * width;
+        for (int64_t lane = 0; lane < width; lane += micro.quad_lanes) {
+          const int64_t strip = std::min(micro.quad_lanes, width - lane);
+          for (int64_t r = begin; r < end; r += 4) {
+            const YTile tile = tile_of(y, e.residual, a.rows, r, p, width);
+            const int64_t start = a.col_blocks ? a.start(r / 4, kb) : 0;
+            const int64_t n = a.col_blocks ? a.stop(r / 4, kb) - start : 0;
+            micro.quad(quad_values[(r - begin) / 4], a.indexed ? a.indices.data() + start : nullptr, n, xs + lane, width, strip,
+                       tile.y + lane, tile.ldy, std::min<int64_t>(4, a.rows - r), kb == 0);
+          }
         }
       }
     }

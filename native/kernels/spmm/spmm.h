@@ -44,11 +44,13 @@ struct Micro {
   void (*bits_one)(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64_t mask_bytes, const void* values,
                    ValueType type, const float* x, float* sums);
   void (*sum_lanes)(const float* sums, int64_t rows, float* y);
-  // Four rows by n columns: a[n][4]; the column is indices[i], or i where indices is null. Writes `valid` rows of y.
-  void (*quad)(const float* a, const uint8_t* indices, int64_t n, const float* x, int64_t width, float* y, int64_t ldy,
-               int64_t valid, bool first);
+  // Four rows by n columns, a[n][4], times up to quad_lanes lanes of x, whose rows are `stride` floats apart; the column is
+  // indices[i], or i where indices is null. Writes `valid` rows of y.
+  void (*quad)(const float* a, const uint16_t* indices, int64_t n, const float* x, int64_t stride, int64_t lanes, float* y,
+               int64_t ldy, int64_t valid, bool first);
+  int64_t quad_lanes;
   // The same for one lane, a in its stored type; adds to sums[4].
-  void (*quad_one)(const void* a, ValueType type, const uint8_t* indices, int64_t n, const float* x, float* sums);
+  void (*quad_one)(const void* a, ValueType type, const uint16_t* indices, int64_t n, const float* x, float* sums);
   // The set bits of a mask as column numbers; may write 8 bytes past the end it returns.
   uint8_t* (*expand_bits)(const uint8_t* mask, int64_t bytes, uint8_t* out);
   // Positions of four bits (cells.cc says in which order) on top of base[i], the first column of entry i's group; may write

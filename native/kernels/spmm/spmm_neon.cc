@@ -4,8 +4,8 @@
 
 namespace zs {
 
-extern const Micro micro_neon = {cell,     cell_narrow, cell_one,       cell_one_narrow, bits_one, sum_lanes, quad,
-                                 quad_one, expand_bits, expand_nibbles, widen,           rows,     finish};
+extern const Micro micro_neon = {cell,       cell_narrow, cell_one,    cell_one_narrow, bits_one, sum_lanes, quad,
+                                 kQuadLanes, quad_one,    expand_bits, expand_nibbles,  widen,    rows,      finish};
 
 }  // namespace zs
 #endif
