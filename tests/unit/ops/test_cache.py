@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import zeroskip
-from zeroskip.formats import COO, CSR, Bitmask
+from zeroskip.formats import COO, CSC, CSR, ELL, SELL, Bitmask
 from zeroskip.kernels import registry
 from zeroskip.ops import _cache, choice
 from zeroskip.runtime import measure
@@ -183,7 +183,7 @@ def test_statistics_see_what_matters_and_not_more() -> None:
     assert choice.statistics_of(CSR.from_dense(np.zeros((3, 4), np.float32)))["nnz"] is None
 
 
-@pytest.mark.parametrize("cls", [CSR, Bitmask, COO])
+@pytest.mark.parametrize("cls", [CSR, CSC, Bitmask, COO, ELL, SELL])
 def test_a_few_long_rows_are_another_matrix(cls: type) -> None:
     even = np.zeros((64, 64), np.float32)
     even[:, :8] = 1
@@ -252,7 +252,7 @@ def _groups() -> list[Group]:
 
 def _measured(cache: bool = True) -> Group:
     groups = _groups()
-    options: dict[str, Any] = {"values": "float32", "float32_too": False, "only": None, "budget_s": 0.05}
+    options: dict[str, Any] = {"float32_too": False, "only": None, "budget_s": 0.05}
     measure_groups(groups, [1, 8], cold_bytes=0, cache=cache, **options)
     return groups[0]
 

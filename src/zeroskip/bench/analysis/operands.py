@@ -16,12 +16,11 @@ import numpy.typing as npt
 
 from ..._errors import InvalidArgument
 from ...formats import BSR, CODES, CSR, INTEGERS, NM, Bitmask, DenseMatrix, Scales, SparseMatrix, grid_shape, to_bits
+from ...runtime.values import GROUPS
 
 Float32 = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
 
-# Columns that share a scale: a row for 8 bits, 128 for 4 bits, which lose too much otherwise.
-SCALE_GROUPS = {"int8": 0, "int4": 128}
 _LEVELS = 1 << 16
 _PERMUTATIONS = 4096
 
@@ -148,7 +147,7 @@ class Operands:
     @cached_property
     def _drawn_scales(self) -> dict[str, Scales]:
         found = {}
-        for dtype, group in SCALE_GROUPS.items():
+        for dtype, group in GROUPS.items():
             values = self._random.uniform(0.005, 0.02, grid_shape(self.shape, group)).astype(np.float16)
             found[dtype] = Scales(values, group)
         return found

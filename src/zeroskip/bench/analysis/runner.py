@@ -240,7 +240,7 @@ def _curve(
     return {
         "format": str(form),
         "dtype": value,
-        "x": some.x,
+        "x": "int8" if any(point.x == "int8" for point in points.values()) else "float32",
         "baseline": base.kernel,
         "break_even": _even(ratios, grid).as_json(),
         "break_even_float32": _even(float32, grid).as_json(),
