@@ -119,7 +119,7 @@ def statistics_of(a: SparseMatrix) -> dict[str, Any]:
 def _spread(a: SparseMatrix) -> float:
     if isinstance(a, NM) or not a.nnz:
         return 0.0
-    indptr = getattr(a, "indptr", None)
+    indptr = getattr(a, "indptr", None) if a.name in ("csr", "bitmask", "bsr") else None  # others' are not of rows
     if indptr is None:
         rows = a.row if isinstance(a, COO) else a.entries().rows
         counts = np.bincount(rows, minlength=a.shape[0])
