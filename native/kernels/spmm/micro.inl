@@ -413,6 +413,11 @@ void quad_tile(const float* a, const uint16_t* indices, int64_t n, const float* 
   }
   for (int64_t k = 0; k < n; ++k) {
     const float* row = x + (Indexed ? static_cast<int64_t>(indices[k]) : k) * stride;
+    if (Indexed) {  // the columns of a block row are in no order that the processor would guess
+      const float* soon = x + static_cast<int64_t>(indices[k + kAhead]) * stride;
+      __builtin_prefetch(soon);
+      if (NV * T::lanes > 16) __builtin_prefetch(soon + 16);
+    }
     V xs[NV];
     for (int j = 0; j < NV; ++j) xs[j] = T::load(row + j * T::lanes);
     for (int r = 0; r < 4; ++r) {

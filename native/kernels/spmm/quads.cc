@@ -57,6 +57,7 @@ void list_columns(QuadMatrix& a, const Source& s) {
     }
   }
   a.starts.push_back(static_cast<int64_t>(a.indices.size()));
+  a.indices.resize(a.indices.size() + kAhead, 0);
 }
 
 // A dense matrix in its own type, quad by quad: values move without being read.
@@ -131,7 +132,7 @@ std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueTyp
   a->quads = (source.rows + 3) / 4;
   if (a->indexed) {
     list_columns(*a, source);
-    a->values = Buffer(static_cast<int64_t>(a->indices.size()) * 4 * value_bytes(type));
+    a->values = Buffer(a->starts.back() * 4 * value_bytes(type));
   } else {
     a->values = Buffer(a->quads * 4 * source.cols * value_bytes(type));
   }

@@ -27,6 +27,7 @@ struct RowsView {
 };
 
 constexpr int64_t kSumLanes = 8;
+constexpr int64_t kAhead = 8;  // indices that a quad reads beyond its own, to prefetch
 
 // rows x width of y: act(y + bias[row]) + residual.
 typedef void (*Finish)(float* y, int64_t ldy, int64_t rows, int64_t width, const float* bias, Activation activation,
