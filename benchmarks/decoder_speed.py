@@ -1,6 +1,7 @@
 """Prefill and decode speed of a language model: the pruned model compiled, against the dense one in torch.
 
     python benchmarks/decoder_speed.py [--model smollm2] [--sparsity 0.5] [--values float16] [--json]
+    python benchmarks/decoder_speed.py --pattern 8:16 --values int8 [--group 0] [--activations int8] [--whole]
 
 A prompt of 512 tokens of the test text of WikiText-2, then 64 tokens one at a time. torch runs Hugging Face's model in
 a bare greedy loop with its cache, which is faster than its `generate`, and only the last position of the prompt goes
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import dense_and_pruned, silent, speed_parser
+from _common import compile_settings, dense_and_pruned, silent, speed_parser
 
 import zeroskip
 from zeroskip import datasets, kernels
@@ -33,13 +34,13 @@ def main() -> None:
     """Print one line an engine for prefill and for decode, and the ratios."""
     parser = speed_parser(__doc__, model="smollm2", sparsity=0.5)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--whole", action="store_true", help="also the dense model, compiled")
+    parser.add_argument("--whole", action="store_true", help="also the dense model, compiled with the same values")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dense, pruned = dense_and_pruned(options)
-    settings = {"values": options.values, "threads": options.threads}
+    settings = compile_settings(options)
     start = time.perf_counter()
-    fast = zeroskip.compile(pruned, optimize=options.optimize, **settings)
+    fast = zeroskip.compile(pruned, **settings)
     times = {"compile_s": time.perf_counter() - start, "load_s": load_seconds(fast)}
     whole = zeroskip.compile(dense, **settings) if options.whole else None
     ids = fast.text.encode(["\n".join(datasets.paragraphs(datasets.wikitext2("test"))[:60])], special=False, cut=False)
@@ -74,7 +75,9 @@ def report(
     row: dict[str, Any] = {
         "model": options.model,
         "sparsity": options.sparsity,
+        "pattern": options.pattern,
         "values": fast.values,
+        "group": max((layer.group for layer in fast.plan if layer.group is not None), default=None),
         "machine": machine.describe(kernels.num_threads()),
         **times,
         "weights_bytes": fast.memory.sparse + fast.memory.dense,

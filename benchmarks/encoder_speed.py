@@ -1,6 +1,7 @@
 """Sentences a second of an encoder: the pruned model compiled, against the dense one in torch and in ONNX Runtime.
 
     python benchmarks/encoder_speed.py [--model minilm] [--sparsity 0.6] [--method magnitude] [--json]
+    python benchmarks/encoder_speed.py --pattern 8:16 --values int8 [--group 0] [--activations int8]
 
 500 paragraphs of the test text of WikiText-2, tokenising included, in batches of up to 32. torch pads each batch to its
 longest text, texts sorted by length as sentence-transformers does; ONNX Runtime runs the exported graph the same way,
@@ -18,12 +19,13 @@ import tempfile
 from pathlib import Path
 
 import torch
-from _common import dense_and_pruned, silent, speed_parser
+from _common import compile_settings, dense_and_pruned, silent, speed_parser
 
 import zeroskip
 from zeroskip import datasets, kernels
 from zeroskip.bench import machine
 from zeroskip.bench.demo import encoder
+from zeroskip.formats import INTEGERS
 
 
 def main() -> None:
@@ -33,9 +35,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dense, pruned = dense_and_pruned(options)
-    settings = {"values": options.values, "optimize": options.optimize, "threads": options.threads}
+    settings = compile_settings(options)
     fast = zeroskip.compile(pruned, **settings)
-    whole = zeroskip.compile(dense, threads=options.threads)
+    # Numbers run a dense model in float32, its fastest; codes are compared with codes.
+    whole = zeroskip.compile(dense, **(settings if options.values in INTEGERS else {"threads": options.threads}))
     texts = datasets.paragraphs(datasets.wikitext2("test"))[: options.lines]
     with tempfile.TemporaryDirectory() as work:
         speed, _, _ = encoder.measure(
@@ -59,6 +62,8 @@ def report(speed: dict[str, object], fast: zeroskip.CompiledModel, options: argp
     row = {
         "model": options.model,
         "sparsity": options.sparsity,
+        "pattern": options.pattern,
+        "values": fast.values,
         "machine": machine.describe(kernels.num_threads()),
         "lines": options.lines,
         "sentences_per_s": rates,

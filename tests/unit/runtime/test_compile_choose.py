@@ -1,13 +1,17 @@
 """From timings to storage: what each goal keeps, and what the reasons say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from zeroskip import DamagedFile
 from zeroskip.formats import BSR, NM, Bitmask
+from zeroskip.quantize import quantize
 from zeroskip.runtime import choose as choosing
 from zeroskip.runtime.layerplan import Choice, LayerPlan, group_name, lane_limits, plan_from_json, table
-from zeroskip.runtime.measure import Group, Layer, Timing, groups_of, structure_of
+from zeroskip.runtime.measure import Group, Layer, Timing, candidates, groups_of, structure_of
+from zeroskip.runtime.values import Values
 
 SIZES = [1, 16, 256]
 
@@ -59,6 +63,76 @@ def test_balanced_never_holds_three():
     c = timing("bsr_f32", 2400, 12.0, 12.0, 2.0)
     assert len(set(kernels(choose(group(DENSE, a, b, c), SIZES, "balanced")))) == 2
     assert len(set(kernels(choose(group(DENSE, a, b, c), SIZES, "speed")))) == 3
+
+
+def codes(*timings):
+    matrix = quantize(Bitmask.from_dense(np.eye(4, dtype=np.float32)), "int8")
+    return Group([Layer("x", matrix, 0.6, values=Values("int8", "float16", 0, True))], list(timings))
+
+
+def int8(kernel, nbytes, *times):
+    return Timing(f"spmm_{kernel}", kernel.split("_")[0], "int8", nbytes, dict(zip(SIZES, times, strict=True)))
+
+
+def test_codes_get_a_second_packing_where_the_first_is_dense():
+    dense, one = int8("dense_i8_i32acc_x", 1000, 4.0, 3.0, 3.0), int8("csr_i8_x_n1", 900, 2.0, 30.0, 90.0)
+    chosen = choose(codes(DENSE, dense, one), SIZES, "balanced")
+    assert kernels(chosen) == ["spmm_csr_i8_x_n1", "spmm_dense_i8_i32acc_x", "spmm_dense_i8_i32acc_x"]
+    assert ["x rounded to 8 bits" in choice.reason for choice in chosen] == [False, True, True]
+    assert "compared: csr i8 2.00x, dense i8 1.00x, dense f32 0.40x" in chosen[0].reason
+    slower = int8("csr_i8_x_n1", 900, 3.9, 30.0, 90.0)
+    assert len(set(kernels(choose(codes(DENSE, dense, slower), SIZES, "balanced")))) == 1
+    pattern = int8("nm_i8_i32acc_x", 700, 2.1, 2.0, 2.0)
+    assert set(kernels(choose(codes(DENSE, dense, one, pattern), SIZES, "balanced"))) == {"spmm_nm_i8_i32acc_x"}
+
+
+def test_codes_that_nothing_beats_say_what_they_were_compared_with():
+    slow = int8("dense_i8_x", 1000, 3.0, 3.0, 3.0)
+    chosen = choose(codes(timing("dense_f32", 4000, 1.0, 1.0, 1.0), slow), SIZES, "speed")
+    assert set(kernels(chosen)) == {"spmm_dense_f32"}
+    assert "compared: dense f32 1.00x, dense i8 0.33x" in chosen[0].reason
+    assert "8 bits" not in chosen[0].reason
+
+
+def test_where_nothing_is_measured_codes_run_in_the_dense_kernel_that_is_allowed():
+    found = codes()
+    assert all("_dense_i8_i32acc_" in choice.kernel for choice in choose(found, SIZES, "balanced"))
+    floats = replace(found.layers[0], values=Values("int8", "float16", 0, integer=False))
+    assert all("_dense_f16_" in choice.kernel for choice in choose(Group([floats]), SIZES, "balanced"))
+
+
+@pytest.mark.parametrize("values", [Values("int8", "float16", 0, True), Values("int8", "float16", 32, True)])
+def test_candidates_are_those_that_take_the_codes(values):
+    rng = np.random.default_rng(0)
+    dense = np.where(rng.random((64, 64)) < 0.3, rng.standard_normal((64, 64)), 0).astype(np.float32)
+    matrix = values.store(dense, "bitmask", name="x")
+    assert (matrix.dtype, matrix.scales.group) == ("int8", values.group)
+    layer = Layer("x", matrix, 0.7, values=values)
+
+    def names(layer):
+        return {k.name for k in candidates(Group([layer]), float32_too=False, only=None, sizes=SIZES)}
+
+    integer = {name for name in names(layer) if "_i32acc_" in name}
+    assert {name.split("_i8_")[0] for name in integer} == {"spmm_dense"}
+    one_lane = {name for name in names(layer) if "_i8_" in name} - integer
+    assert all(name.endswith("_n1") for name in one_lane)
+    assert not one_lane or values.group == 0
+    assert names(replace(layer, values=replace(values, integer=False))) == names(layer) - integer
+
+
+@pytest.mark.parametrize(("m", "integer"), [(4, True), (16, True), (32, False)])
+def test_integer_kernels_take_patterns_of_sixteen(m, integer):
+    values = Values("int8", "float32", 0, True)
+    dense = np.where(
+        np.random.default_rng(0).permuted(np.arange(64 * 16).reshape(-1, m) % m, axis=1) < m // 2, 1.0, 0.0
+    )
+    dense = dense.reshape(16, 64).astype(np.float32)
+    matrix = values.store(dense, "bitmask", name="x")
+    layer = Layer("x", matrix, 0.5, structure_of(matrix, dense), values)
+    assert isinstance(layer.structured, NM)
+    assert (layer.structured.dtype, layer.structured.m) == ("int8", m)
+    found = candidates(Group([layer]), float32_too=False, only=None, sizes=SIZES)
+    assert any(kernel.name.startswith("spmm_nm_i8_") for kernel in found) == integer
 
 
 def test_dense_is_chosen_where_sparsity_loses_and_the_reason_says_so():
