@@ -125,7 +125,7 @@ def _mask(random: np.random.Generator, shape: tuple[int, int], parsed: Pattern, 
     """Exactly `kept` entries or blocks anywhere; or N at random places of each group of M."""
     rows, cols = shape
     if parsed.kind == "vnm":
-        return random_vnm(shape, parsed.v, parsed.n, parsed.m, seed=int(random.integers(2**31))) != 0
+        return random_vnm(shape, parsed.v, parsed.n, parsed.m, seed=int(random.integers(2**31))).astype(np.bool_)
     if parsed.kind == "nm":
         places = random.random((rows * cols // parsed.m, parsed.m), dtype=np.float32).argpartition(parsed.n - 1, axis=1)
         mask = np.zeros((rows * cols // parsed.m, parsed.m), dtype=np.bool_)

@@ -19,7 +19,7 @@ from zeroskip.cli import main
 from zeroskip.kernels import registry
 from zeroskip.kernels._base import KernelInfo
 
-PATTERNS = ["unstructured", "2:4", "8:16", "block:4x2"]
+PATTERNS = ["unstructured", "2:4", "8:16", "block:4x2", "vnm:4x4:8"]
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_operands_keep_pattern_and_sparsity(pattern: str, dtype: str) -> None:
     assert a.dtype == dtype
     assert a.nnz == 48 * 32 // 2
     assert a.scales is not None or np.count_nonzero(a.to_dense()) == a.nnz
-    assert a.name == {"2:4": "nm", "8:16": "nm", "block:4x2": "bsr"}.get(pattern, "csr")
+    assert a.name == {"2:4": "nm", "8:16": "nm", "block:4x2": "bsr", "vnm:4x4:8": "vnm"}.get(pattern, "csr")
     np.testing.assert_array_equal(a.to_dense(), asked.matrix().to_dense())
 
 

@@ -24,9 +24,9 @@ def test_spmm_is_the_sum_over_entries() -> None:
     np.testing.assert_allclose(reference.spmm(a, x), expected, rtol=1e-14)
 
 
-@pytest.mark.parametrize("format", ["coo", "csr", "bitmask", "bsr", "nm"])
+@pytest.mark.parametrize("format", ["coo", "csr", "csc", "bitmask", "bsr", "nm", "vnm", "ell", "sell", "dia"])
 def test_formats_mean_the_same(format: str) -> None:
-    params = {"bsr": {"block": (4, 4)}, "nm": {"n": 2, "m": 4}}.get(format, {})
+    params = {"bsr": {"block": (4, 4)}, "nm": {"n": 2, "m": 4}, "vnm": {"v": 4, "n": 2, "m": 8}}.get(format, {})
     a = random_matrix((40, 64), 0.5, seed=3, format=format, **params)
     x = random_dense((64, 5), seed=4)
     np.testing.assert_allclose(reference.spmm(a, x), a.to_dense().astype(np.float64) @ x, rtol=1e-12, atol=1e-12)

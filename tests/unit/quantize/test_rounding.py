@@ -13,7 +13,11 @@ from zeroskip.formats import CODES, COO, CSR, DenseMatrix, registry
 from zeroskip.quantize import dequantize, quantize, rounding
 from zeroskip.testing import random_dense, random_matrix
 
-PARAMS: dict[str, dict[str, Any]] = {"bsr": {"block": (4, 2)}, "nm": {"n": 2, "m": 4}}
+PARAMS: dict[str, dict[str, Any]] = {
+    "bsr": {"block": (4, 2)},
+    "nm": {"n": 2, "m": 4},
+    "vnm": {"v": 4, "n": 2, "m": 8},
+}
 SMALLEST = 2.0**-24
 
 
@@ -119,7 +123,7 @@ def test_duplicates_are_summed_first() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["dense", "coo", "csr", "bitmask", "bsr"])
+@pytest.mark.parametrize("name", ["dense", "coo", "csr", "csc", "bitmask", "bsr", "ell", "sell", "dia"])
 def test_weights_that_are_not_finite_are_refused_with_their_place(name: str, value: float) -> None:
     dense = random_dense((8, 80), seed=4)
     dense[6, 70] = value
