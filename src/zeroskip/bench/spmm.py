@@ -292,7 +292,7 @@ def worst_error(out: Float32, reference: npt.NDArray[np.float64], bound: npt.NDA
 
 
 def _copies(entry: _Entry, a: SparseMatrix, cold: bool) -> None:
-    """For cold weights: as many copies as together exceed the last-level cache twice, but not thousands."""
+    """For cold weights: as many copies as no cache holds, but not thousands."""
     if not cold or entry.kernel.origin in WALKED:
         return
     nbytes = max(entry.prepared[0].nbytes, 1)
@@ -301,7 +301,8 @@ def _copies(entry: _Entry, a: SparseMatrix, cold: bool) -> None:
 
 
 def _cold_bytes() -> int:
-    return min(2 * machine.last_level_cache_bytes(), MAX_COPIES_BYTES)
+    """Weights of so many bytes are in no cache when they are needed again."""
+    return min(max(2 * machine.last_level_cache_bytes(), machine.claimed_cache_bytes()), MAX_COPIES_BYTES)
 
 
 @cache

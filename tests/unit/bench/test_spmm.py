@@ -26,6 +26,7 @@ PATTERNS = ["unstructured", "2:4", "8:16", "block:4x2", "vnm:4x4:8"]
 def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cold weights without megabytes of copies."""
     monkeypatch.setattr(spmm.machine, "last_level_cache_bytes", lambda: 50_000)
+    monkeypatch.setattr(spmm.machine, "claimed_cache_bytes", lambda: 0)
 
 
 def problem(pattern: str = "unstructured", dtype: str = "float32", shape: tuple[int, int] = (48, 32)) -> Problem:
@@ -98,6 +99,12 @@ def test_cold_weights_go_round_copies() -> None:
     rows = rows_of(kernels=["spmm_csr_f32_scalar"], peers=["none"], ns=[1, 4])
     assert [row["copies"] > 1 for row in rows] == [True, False]
     assert rows[0]["copies"] * rows[0]["nbytes"] >= 100_000
+
+
+def test_a_larger_cache_that_the_processor_claims_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spmm.machine, "claimed_cache_bytes", lambda: 300_000)
+    row = rows_of(kernels=["spmm_csr_f32_scalar"], peers=["none"], ns=[1])[0]
+    assert row["copies"] * row["nbytes"] >= 300_000
 
 
 def test_tiny_matrices_are_made_cold_by_sweeping(monkeypatch: pytest.MonkeyPatch) -> None:

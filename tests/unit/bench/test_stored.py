@@ -23,6 +23,7 @@ WORDS = ["--n", "4", "--budget", "0.02", "--rounds", "2", "--peers", "scipy,nump
 @pytest.fixture(autouse=True)
 def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spmm.machine, "last_level_cache_bytes", lambda: 50_000)
+    monkeypatch.setattr(spmm.machine, "claimed_cache_bytes", lambda: 0)
 
 
 def put(path: Path, content: bytes) -> Path:

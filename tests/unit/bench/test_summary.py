@@ -6,9 +6,16 @@ from typing import Any
 
 import pytest
 
+from zeroskip.bench import spmm
 from zeroskip.bench.spmm import SpmmSettings, bench_spmm
 from zeroskip.bench.summary import cells, geometric_mean, summarise
 from zeroskip.bench.tables import spmm_choice, spmm_files, spmm_ratios
+
+
+@pytest.fixture(autouse=True)
+def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spmm.machine, "last_level_cache_bytes", lambda: 50_000)
+    monkeypatch.setattr(spmm.machine, "claimed_cache_bytes", lambda: 0)
 
 
 def row(kernel: str, time_s: float | None, **fields: Any) -> dict[str, Any]:
