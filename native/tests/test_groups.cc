@@ -50,7 +50,10 @@ void quantise(Codes& c, Format format, ValueType type, int64_t group, int64_t n,
 void allow_for_x(Reference& want, const Matrix& matrix, const Inputs& in) {
   for (int64_t t = 0; t < in.lanes; ++t) {
     double largest = 0;
-    for (int64_t k = 0; k < matrix.cols; ++k) largest = fmax(largest, fabs(in.x[k * in.lanes + t]));
+    for (int64_t k = 0; k < matrix.cols; ++k) {  // not fmax: a compiler for Arm (GCC 12) fails to vectorise it
+      const double size = fabs(in.x[k * in.lanes + t]);
+      if (size > largest) largest = size;
+    }
     for (int64_t r = 0; r < matrix.rows; ++r) {
       double size = 0;
       for (int64_t k = 0; k < matrix.cols; ++k) size += fabs(matrix.at(r, k));
