@@ -200,13 +200,15 @@ def _candidate(entry: _Entry, operands: dict[bool, Float32], outputs: dict[bool,
 def _entries(group: _Group) -> Iterator[_Entry]:
     """A row for each kernel and layout, `skipped` where it cannot run. Dense rivals are tried in both layouts.
 
-    Kernels made for another n are left out, unless one was asked for by its name.
+    Kernels made for another n are left out, and with `auto` those of ours that do not take the matrix, unless one was
+    asked for by its name.
     """
-    a, n = group.a, group.n
+    a, n, asked = group.a, group.n, group.settings.kernels
     for kernel, part in group.chosen:
-        if not meant_for(kernel, n) and kernel.name not in group.settings.kernels:
-            continue
         reason = kernel.why_not() or kernel.rejects(a, n) or _too_large(kernel, a)
+        unfit = not meant_for(kernel, n) or (reason and "auto" in asked and part == "candidate")
+        if unfit and kernel.name not in asked:
+            continue
         for transposed in (False, True) if part == "dense" and reason is None else (False,):
             yield _entry(group, kernel, part, transposed, reason)
 

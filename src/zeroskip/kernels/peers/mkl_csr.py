@@ -50,6 +50,7 @@ class MklCsr(PeerPrepared):
             self._library.mkl_sparse_set_mm_hint(
                 self._handle, _NON_TRANSPOSED, _DESCRIPTION, layout, ctypes.c_int(n), ctypes.c_int(_EXPECTED_CALLS)
             )
+        self._library.mkl_sparse_set_mv_hint(self._handle, _NON_TRANSPOSED, _DESCRIPTION, ctypes.c_int(_EXPECTED_CALLS))
         _check(kernel, "mkl_sparse_optimize", self._library.mkl_sparse_optimize(self._handle))
 
     @property
@@ -60,6 +61,10 @@ class MklCsr(PeerPrepared):
     def compute(self, x: Float32, out: Float32, bias: Float32 | None, activation: str | None, transposed: bool) -> None:
         layout = _COLUMN_MAJOR if transposed else _ROW_MAJOR
         columns = x.shape[0] if transposed else x.shape[1]
+        if columns == 1:
+            self._vector(x, out)
+            finish(out, bias, activation, transposed)
+            return
         status = self._library.mkl_sparse_s_mm(
             _NON_TRANSPOSED,
             ctypes.c_float(1.0),
@@ -75,6 +80,18 @@ class MklCsr(PeerPrepared):
         )
         _check(self.kernel, "mkl_sparse_s_mm", status)
         finish(out, bias, activation, transposed)
+
+    def _vector(self, x: Float32, out: Float32) -> None:
+        status = self._library.mkl_sparse_s_mv(
+            _NON_TRANSPOSED,
+            ctypes.c_float(1.0),
+            self._handle,
+            _DESCRIPTION,
+            ctypes.c_void_p(x.ctypes.data),
+            ctypes.c_float(0.0),
+            ctypes.c_void_p(out.ctypes.data),
+        )
+        _check(self.kernel, "mkl_sparse_s_mv", status)
 
 
 @dataclass(frozen=True)
@@ -127,6 +144,10 @@ def _load() -> Any:
     library.mkl_sparse_s_mm.argtypes = [
         ctypes.c_int, ctypes.c_float, ctypes.c_void_p, _Description, ctypes.c_int, ctypes.c_void_p,
         ctypes.c_int, ctypes.c_int, ctypes.c_float, ctypes.c_void_p, ctypes.c_int,
+    ]  # fmt: skip
+    library.mkl_sparse_set_mv_hint.argtypes = [ctypes.c_void_p, ctypes.c_int, _Description, ctypes.c_int]
+    library.mkl_sparse_s_mv.argtypes = [
+        ctypes.c_int, ctypes.c_float, ctypes.c_void_p, _Description, ctypes.c_void_p, ctypes.c_float, ctypes.c_void_p,
     ]  # fmt: skip
     library.MKL_Set_Num_Threads(ctypes.c_int(num_threads()))
     return library
