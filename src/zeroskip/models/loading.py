@@ -184,6 +184,7 @@ def _load(
         )
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config  # it is dequantised now; saved with this entry it would not load again
+    model.hf_quantizer = None  # with one, save_pretrained refuses
     return LoadedModel(model.eval(), tokenizer, family.kind, family.name, name, extra)
 
 
