@@ -396,6 +396,13 @@ def test_tables_have_a_row_for_each_shape_and_size(analysis: Any) -> None:
     assert rows[0]["float32"].split()[0] == analysis.doc["shapes"][0]["sizes"][0]["best"]["float32"]
 
 
+def test_a_busy_machine_is_said(analysis: Any) -> None:
+    cores = analysis.doc["machine"]["cores"]
+    busy, idle, unknown = ("\n".join(tables.legend({**analysis.doc, "load": load})) for load in (cores, 0.1, None))
+    assert "expect noise" in busy
+    assert "expect noise" not in idle + unknown
+
+
 def test_the_picture_and_the_page(analysis: Any, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     analysis.save_png(tmp_path / "a.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -116,6 +117,7 @@ def analyze(
         raise InvalidArgument(f"analyze: budget_s is {budget_s}, it must be above 0; leave it out for 48 a shape.")
     tell = progress or (lambda stage, done, total: None)
     layers = layers_of(model) if model is not None else shapes_of(SHAPES if shapes is None else shapes)
+    load = _load()
     import_libraries()
     count = machine.use_threads(threads)
     started = time.perf_counter()
@@ -136,6 +138,7 @@ def analyze(
             "versions": machine.versions(),
             "commit": machine.commit(),
             "threads": count,
+            "load": load,
             "seed": seed,
             "model": layers.model,
             "ns": list(settings.ns),
@@ -148,6 +151,14 @@ def analyze(
             "shapes": found,
         }
     )
+
+
+def _load() -> float | None:
+    """The load average before anything was measured; None where the system has none."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
 
 
 def _checked(

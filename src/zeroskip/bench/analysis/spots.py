@@ -34,8 +34,8 @@ LIBRARIES = ("numpy", "torch")
 _MOST_COPIES = 16
 # Copies that would take longer than this to pack are not made: the walk before each sample empties the caches too.
 _COPIES_S = 0.05
-# A turn in which the dense kernel is off its usual time by this factor is taken again.
-_UNLIKE, _MOST_TURNS = 1.15, 3
+# A turn in which the dense kernel is off its usual time by this factor is taken again; not for ever on a busy machine.
+_UNLIKE, _MOST_TURNS, _MOST_AGAIN = 1.15, 3, 12
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,7 @@ class Spots:
         self._share_s = share_s
         self._cold = cold_bytes
         self._end = end
+        self._again = 0
         self.cut = False
         self._operands = Operands(shape, max(ns), seed)
         self._x = {n: self._operands.x(n) for n in ns}
@@ -297,7 +298,8 @@ class Spots:
         turns: list[dict[str, float]] = []
         while not turns or (len(turns) < _MOST_TURNS and off(turns[-1]) > math.log(_UNLIKE)):
             turns.append(interleaved(packs, n, self._share_s, {self._anchor}, self._cold if n == 1 else 0))
-            if time.perf_counter() > self._end:
+            self._again += len(turns) > 1
+            if time.perf_counter() > self._end or self._again >= _MOST_AGAIN:
                 break
         return min(turns, key=off)
 

@@ -67,6 +67,8 @@ def legend(doc: Doc) -> list[str]:
         lines.append("At N = 1 weights come from memory.")
     if any(curve["x"] == "int8" for shape in doc["shapes"] for size in shape["sizes"] for curve in size["curves"]):
         lines.append("* rounds x to int8, a scale for each vector.")
+    if (doc["load"] or 0) > 0.5 * doc["machine"]["cores"]:
+        lines.append(f"The load average was {doc['load']:.1f} on {doc['machine']['cores']} cores: expect noise.")
     for shape in doc["shapes"]:
         name = f"{shape['m']}x{shape['k']}"
         lines += [f"{name}: no {form}, {why}." for form, why in shape["unfit"].items()]
