@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 #include <algorithm>
 #include <fstream>
@@ -52,6 +55,9 @@ CpuInfo detect() {
 #elif defined(__aarch64__)
   info.arch = "aarch64";
   info.found.push_back(Isa::neon);
+#if defined(__linux__)
+  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) info.found.push_back(Isa::neondot);
+#endif
 #else
   info.arch = "other";
 #endif
@@ -85,6 +91,7 @@ const char* isa_name(Isa isa) {
     case Isa::avx512: return "avx512";
     case Isa::avx512vnni: return "avx512vnni";
     case Isa::neon: return "neon";
+    case Isa::neondot: return "neondot";
   }
   return "?";
 }

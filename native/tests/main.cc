@@ -17,7 +17,7 @@ struct Count {
 };
 
 Count plain;
-Count by_isa[4];
+Count by_isa[kIsas];
 int64_t failures_here = 0;
 int64_t sample_every = 1;
 int64_t samples_seen = 0;
@@ -89,15 +89,15 @@ int main(int argc, char** argv) {
     printf("%s %s\n", failures_here ? "FAILED" : "ok    ", test.name);
   }
   Count total = plain;
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < kIsas; ++i) {
     const Isa isa = static_cast<Isa>(i);
     total.passed += by_isa[i].passed;
     total.failed += by_isa[i].failed;
     if (!isa_usable(isa)) {
-      printf("isa %-6s: 0 cases, not usable here\n", isa_name(isa));
+      printf("isa %-10s: 0 cases, not usable here\n", isa_name(isa));
       continue;
     }
-    printf("isa %-6s: %lld cases passed, %lld failed\n", isa_name(isa), static_cast<long long>(by_isa[i].passed),
+    printf("isa %-10s: %lld cases passed, %lld failed\n", isa_name(isa), static_cast<long long>(by_isa[i].passed),
            static_cast<long long>(by_isa[i].failed));
   }
   printf("%lld passed, %lld failed\n", static_cast<long long>(total.passed), static_cast<long long>(total.failed));

@@ -39,6 +39,7 @@ const GroupMicro& groups_of(Isa isa) {
   if (isa == Isa::avx512vnni) return groups_avx512vnni;
 #elif defined(__aarch64__)
   if (isa == Isa::neon) return groups_neon;
+  if (isa == Isa::neondot) return groups_neondot;
 #endif
   return groups_scalar;
 }

@@ -34,5 +34,6 @@ extern const GroupMicro groups_scalar;
 extern const GroupMicro groups_avx2;
 extern const GroupMicro groups_avx512vnni;
 extern const GroupMicro groups_neon;
+extern const GroupMicro groups_neondot;
 
 }  // namespace zs

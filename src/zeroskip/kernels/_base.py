@@ -16,7 +16,7 @@ from ..formats import SparseMatrix
 Float32 = npt.NDArray[np.float32]
 
 # From the one that runs everywhere to the newest; a later one is preferred.
-ISAS = ("scalar", "neon", "avx2", "avx512", "avx512vnni")
+ISAS = ("scalar", "neon", "neondot", "avx2", "avx512", "avx512vnni")
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh")
 
 

@@ -1,0 +1,9 @@
+#if defined(__ARM_FEATURE_DOTPROD)
+#include "groups.inl"
+
+namespace zs {
+
+extern const GroupMicro groups_neondot = {tile_i8, tile_i4, Lanes::bias_i8, Lanes::bias_i4};
+
+}  // namespace zs
+#endif
