@@ -21,6 +21,7 @@ PACKAGES = (
     "onnx",
     "scipy",
     "mkl",
+    "aoclda",
     "transformers",
     "sentence-transformers",
     "tokenizers",

@@ -25,7 +25,7 @@ FIELDS: dict[str, tuple[tuple[type, ...], bool, str]] = {
     "schema_version": (_INT, False, "1"),
     "op": (_TEXT, False, "spmm: C[m, n] = A[m, k] @ B[k, n]"),
     "kernel": (_TEXT, False, "a name from `zeroskip list kernels`"),
-    "origin": (_TEXT, False, "who wrote the kernel: native, torch, numpy, onnxruntime, scipy, mkl"),
+    "origin": (_TEXT, False, "who wrote the kernel: native, torch, numpy, onnxruntime, scipy, mkl, aocl"),
     "role": (_TEXT, False, "candidate (ours), dense (a rival's dense product), peer (a rival's sparse one)"),
     "format": (_TEXT, False, "storage format the kernel multiplies from"),
     "dtype": (_TEXT, False, "value type of the weights as the kernel holds them"),
