@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     spmm = kinds.add_parser(
         "spmm",
         help="C = A @ B, A sparse (N = 1 is the matrix-vector product)",
-        description="Time C[M, N] = A[M, K] @ B[K, N] with random sparse A, for every kernel that fits.",
+        description="Time C[M, N] = A[M, K] @ B[K, N], A sparse, random or from files, for every kernel that fits.",
         epilog=SPMM_EPILOG,
         formatter_class=Help,
     )
@@ -92,7 +92,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_seed(problem)
     who = spmm.add_argument_group("who takes part")
-    who.add_argument("--kernels", type=names, default=["auto"], help="auto (ours of the best ISA), all, names or globs")
+    who.add_argument(
+        "--kernels",
+        type=names,
+        default=["auto"],
+        help="auto (the newest of ours, and what `plan` takes), all, names or globs",
+    )
     who.add_argument(
         "--peers", type=names, default=["auto"], help="auto (dense rivals), all, none, or torch,scipy,mkl,..."
     )
