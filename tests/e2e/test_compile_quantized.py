@@ -30,6 +30,11 @@ def linears(model):
     return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and "head" not in n}
 
 
+def codes_of(weight, dtype, group):
+    found = quantize(DenseMatrix(weight.detach().numpy(), "float32"), dtype, group=group, search=dtype == "int4")
+    return torch.from_numpy(found.to_dense())
+
+
 def patterned(model, n=8, m=16):
     """Weights kept n of m, the largest."""
     with torch.no_grad():
@@ -41,11 +46,12 @@ def patterned(model, n=8, m=16):
 
 
 def rounded(model, dtype, group):
-    """The same model in torch, weights and table rounded as they are stored."""
+    """The same model in torch: weights, table and a tied head rounded as they are stored."""
     with torch.no_grad():
         for layer in linears(model).values():
-            codes = quantize(DenseMatrix(layer.weight.numpy(), "float32"), dtype, group=group, search=dtype == "int4")
-            layer.weight.copy_(torch.from_numpy(codes.to_dense()))
+            layer.weight.copy_(codes_of(layer.weight, dtype, group))
+        if hasattr(model, "lm_head"):
+            model.lm_head.weight = torch.nn.Parameter(codes_of(model.lm_head.weight, "int8", 0))
         table = model.get_input_embeddings().weight
         table.copy_(table.half().float())
     return model
@@ -58,7 +64,7 @@ def rounding_inputs(model):
         step = args[0].abs().amax(-1, keepdim=True) / 127
         return (torch.round(args[0] / step) * step,)
 
-    for layer in linears(model).values():
+    for layer in [*linears(model).values(), *([model.lm_head] if hasattr(model, "lm_head") else [])]:
         layer.register_forward_pre_hook(round_x)
     return model
 
@@ -125,7 +131,7 @@ def test_with_float32_activations_only_the_weights_are_rounded(tmp_path, dtype, 
 @ONE_LANE
 @pytest.mark.parametrize("form", ["csr", "bitmask"])
 def test_other_patterns_have_one_packing_for_a_token_and_one_for_many(tmp_path, monkeypatch, form):
-    prefer(monkeypatch, {1: [f"spmm_{form}_i8"], 16: ["spmm_dense_i8"]})
+    prefer(monkeypatch, {1: [f"spmm_{form}_i8", "spmm_dense_f"], 16: ["spmm_dense_i8"]})
     model, tokenizer = small.llama(), small.word_tokenizer(special=False)
     fast = zeroskip.compile(model, tokenizer=tokenizer, values="int8", **OPTIONS)
     layer, head = fast.plan[0], fast.plan[-1]
@@ -133,7 +139,7 @@ def test_other_patterns_have_one_packing_for_a_token_and_one_for_many(tmp_path, 
     assert "packed a second time" in layer.choices[0].reason + layer.choices[1].reason
     assert ["8 bits" in choice.reason for choice in layer.choices] == [False, True]
     assert (layer.format, layer.values, layer.group) in [("csr", "int8", 0), ("bitmask", "int8", 0)]
-    assert (head.format, head.values, head.group) == ("dense", "float16", None)
+    assert (head.format, head.values, head.group) == ("dense", "int8", 0)
     model = rounded(small.llama(), "int8", 0)
     one = [fast([[token]]).logits[0, 0] for token in (5, 9, 20)]
     with torch.inference_mode():
@@ -170,9 +176,20 @@ def test_dense_weights_become_codes_too_where_those_are_faster(tmp_path, monkeyp
         torch.testing.assert_close(zeroskip.load(tmp_path / "m")(IDS)[0], compiled(IDS)[0], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("activations", "stored"), [("int8", "int8"), ("float32", "float16")])
+def test_a_tied_head_has_codes_of_its_own_where_x_may_be_rounded(tmp_path, activations, stored):
+    fast = zeroskip.compile(small.llama(), values="int4", activations=activations, **OPTIONS)
+    assert (fast.plan[-1].name, fast.plan[-1].values) == ("lm_head", stored)
+    fast.save(tmp_path / "m")
+    file = zeroskip.io.TensorFile(tmp_path / "m" / "model.safetensors")
+    assert file.code("model.embed_tokens.weight") == "F16"
+    assert ("lm_head::data" in file) == (stored == "int8")
+    torch.testing.assert_close(zeroskip.load(tmp_path / "m")(IDS)[0], fast(IDS)[0], rtol=0, atol=0)
+
+
 @ONE_LANE
 def test_a_machine_without_the_kernels_runs_the_weights_dequantised_and_says_so(tmp_path, monkeypatch):
-    prefer(monkeypatch, {1: ["spmm_bitmask_i8"], 16: ["spmm_dense_i8"]})
+    prefer(monkeypatch, {1: ["spmm_bitmask_i8", "spmm_dense_i8"], 16: ["spmm_dense_i8"]})
     fast = zeroskip.compile(small.llama(), values="int8", **OPTIONS)
     fast.save(tmp_path / "m")
     plain = [k for k in packing.native_kernels() if k.dtype == "float32" and not k.name.endswith("_n1")]
@@ -228,9 +245,8 @@ def test_a_model_of_no_family_swaps_its_layers_for_codes(monkeypatch):
     x = torch.randn(4, 64)
     fast = zeroskip.compile(model, values="int8", **OPTIONS)
     assert (fast.plan[0].format, fast.plan[0].values, fast.plan[0].group) == ("nm", "int8", 0)
-    codes = quantize(DenseMatrix(model[0].weight.detach().numpy(), "float32"), "int8")
     with torch.no_grad():
-        model[0].weight.copy_(torch.from_numpy(codes.to_dense()))
+        model[0].weight.copy_(codes_of(model[0].weight, "int8", 0))
         want = rounding_inputs(model)(x)
     assert (fast(x) - want).abs().mean() < 1e-4
 

@@ -214,16 +214,14 @@ def read_layers(
         linears: By name.
         values: How they are stored.
         progress: Called with ("read", done, total).
-        tied: Names of matrices that are an embedding table as well: their values are the table's.
+        tied: Names of matrices that are an embedding table as well: beside codes they have values of their own.
     """
     done = 0
 
     def read(item: tuple[str, Float32]) -> Layer:
         nonlocal done
         name, weight = item
-        own = values
-        if values.quantised and name in (tied or ()):
-            own = Values(values.table, values.table)
+        own = values.head if values.quantised and name in (tied or ()) else values
         whole = np.ascontiguousarray(weight, dtype=np.float32)
         sparsity = 1.0 - np.count_nonzero(whole) / whole.size
         if sparsity < WORTH_TRYING:

@@ -60,6 +60,17 @@ class Values:
         rounding theirs is nothing."""
         return "float16" if self.quantised else self.dtype
 
+    @property
+    def head(self) -> Values:
+        """The values of a head that is tied to an embedding table.
+
+        It is the largest matrix of a small model and read for every token, so it has codes of its own beside the table,
+        where a kernel multiplies them as they are; else it is the table.
+        """
+        if self.integer:
+            return Values("int8", self.floating, GROUPS["int8"], True)
+        return Values(self.table, self.table)
+
     def store(self, weight: Any, format: str, *, name: str) -> Matrix:
         """A float32 weight matrix in a format, rounded.
 
