@@ -244,15 +244,16 @@ def interleaved(
 ) -> dict[str, float]:
     """Median seconds of one run of each, taking turns so that a change of clock meets all of them.
 
-    With `cold_bytes`, a sample begins with a walk over so much other memory, and runs each copy once: packing enough
-    copies to overflow the caches took longer than everything else.
+    With `cold_bytes`, a sample runs each copy once, and at least so much other memory is read between two samples of a
+    kernel: the weights of the others in the round, and a walk over what these lack. Packing enough copies to overflow
+    the caches took longer than everything else; walking over all of it each time, half of the measuring.
 
     Args:
         packs: By name, copies of a matrix as one kernel takes it.
         n: Columns of x.
         share_s: Time for all together; fewer than three rounds are run only where a round takes longer than that.
         keep: Names that are timed to the end however slow they are.
-        cold_bytes: Memory to walk over before a sample; 0 to leave weights where they are.
+        cold_bytes: Memory that the caches cannot hold; 0 to leave weights where they are.
     """
     rows, columns = next(iter(packs.values()))[0].shape
     x = np.random.default_rng(0).standard_normal((columns, n), dtype=np.float32)
@@ -260,9 +261,14 @@ def interleaved(
     other = np.ones(cold_bytes // 4, dtype=np.float32)  # pages of zeros would all be the same one
     run = native().run
 
-    def sample(copies: Sequence[HasPacked], inner: int) -> list[float]:
-        if cold_bytes:
-            other.max()
+    def walks(names: Collection[str], copies: int | None) -> dict[str, int]:
+        own = {name: sum(int(copy.packed.nbytes) for copy in packs[name][:copies]) for name in names}
+        total = sum(own.values())
+        return {name: max(0, cold_bytes - (total - own[name])) // 4 for name in names}
+
+    def sample(copies: Sequence[HasPacked], inner: int, walk: int) -> list[float]:
+        if walk:
+            other[:walk].max()
         found = []
         for copy in copies:
             handle = copy.packed
@@ -272,7 +278,9 @@ def interleaved(
             found.append((time.perf_counter() - start) / inner)
         return found
 
-    once = {name: min(sample(copies[:1], 1) + sample(copies[:1], 1)) for name, copies in packs.items()}
+    walk = walks(packs, 1)
+    turns = [{name: sample(copies[:1], 1, walk[name])[0] for name, copies in packs.items()} for _ in range(2)]
+    once = {name: min(turn[name] for turn in turns) for name in packs}
     fastest = min(once.values())
     alive = [name for name, span in once.items() if span <= HOPELESS * fastest or name in keep]
     # One run a sample where it is long enough for the clock: whoever interrupts it spoils one sample, not an average.
@@ -280,12 +288,13 @@ def interleaved(
     round_s = sum(once[name] * len(packs[name]) * inner[name] for name in alive)
     least = _ROUNDS[0] if round_s * _ROUNDS[0] < 4 * share_s else 0  # so long that once is enough: noise is short
     spans: dict[str, list[float]] = {name: [] for name in alive}
+    walk = walks(alive, None)
     end = time.perf_counter() + share_s
     for done in range(_ROUNDS[1]):
         if done >= least and time.perf_counter() + round_s > end:
             break
         for name in alive:
-            spans[name].extend(sample(packs[name], inner[name]))
+            spans[name].extend(sample(packs[name], inner[name], walk[name]))
     return {name: statistics.median(spans[name]) if spans.get(name) else once[name] for name in packs}
 
 

@@ -9,6 +9,7 @@ from zeroskip import DamagedFile
 from zeroskip.formats import BSR, NM, Bitmask
 from zeroskip.quantize import quantize
 from zeroskip.runtime import choose as choosing
+from zeroskip.runtime import measure
 from zeroskip.runtime.layerplan import Choice, LayerPlan, group_name, lane_limits, plan_from_json, table
 from zeroskip.runtime.measure import Group, Layer, Timing, candidates, groups_of, structure_of
 from zeroskip.runtime.values import Values
@@ -242,3 +243,32 @@ def test_damaged_plans_are_refused(change):
         plan_from_json("x", [{**plan().as_json(), **change}])
     with pytest.raises(DamagedFile):
         plan_from_json("x", [3])
+
+
+@pytest.mark.parametrize(("cold", "walked"), [(0, set()), (1000, {700}), (350, {48})])
+def test_what_others_read_is_not_walked_over_again(cold, walked, monkeypatch):
+    """Three kernels with one copy of 100, 150 and 150 bytes: each has at least `cold` bytes of other memory before it."""
+    log = []
+
+    class Other:
+        def __init__(self, size):
+            self.size = size
+
+        def __getitem__(self, part):
+            return Other(part.stop)
+
+        def max(self):
+            log.append(self.size * 4)
+
+    class Handle:
+        def __init__(self, nbytes):
+            self.nbytes, self.packed, self.shape = nbytes, self, (4, 4)
+
+    monkeypatch.setattr(measure.np, "ones", lambda size, dtype: Other(size))
+    monkeypatch.setattr(measure, "native", lambda: type("Native", (), {"run": staticmethod(lambda *_: None)}))
+    packs = {"a": [Handle(100)], "b": [Handle(150)], "c": [Handle(150)]}
+    found = measure.interleaved(packs, 1, 0.001, packs, cold)
+    assert set(found) == set(packs)
+    lacking = {max(0, cold - 400 + own) // 4 * 4 for own in (100, 150)} - {0}
+    assert set(log) == lacking
+    assert walked <= lacking
