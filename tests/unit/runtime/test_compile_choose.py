@@ -247,7 +247,7 @@ def test_damaged_plans_are_refused(change):
 
 @pytest.mark.parametrize(("cold", "walked"), [(0, set()), (1000, {700}), (350, {48})])
 def test_what_others_read_is_not_walked_over_again(cold, walked, monkeypatch):
-    """Three kernels with one copy of 100, 150 and 150 bytes: each has at least `cold` bytes of other memory before it."""
+    """Kernels with copies of 100, 150 and 150 bytes: before each, at least `cold` bytes of other memory are read."""
     log = []
 
     class Other:
