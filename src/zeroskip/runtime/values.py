@@ -19,8 +19,9 @@ from ..quantize import quantize
 
 FLOATING = {"encoder": "float32", "decoder": "float16"}
 ACTIVATIONS = ("int8", "float32")
-# int8 loses next to nothing with one scale a row, and only then have kernels of unstructured codes a part; int4 needs
-# groups: SmolLM2 at 8:16 had perplexity 51 with groups of 32, above 100 with one scale a row.
+# How far rounding moved weights of SmolLM2 that were pruned to 8:16, of their norm: int8 with a scale a row 0.7 %, int4
+# (scales searched) 10.0 % with a scale a row, 8.6 % with groups of 128, 6.7 % with groups of 32. And only int8 with a
+# scale a row has kernels for unstructured patterns.
 GROUPS = {"int8": 0, "int4": 32}
 
 
