@@ -41,14 +41,15 @@ class Measured:
     skipped: str | None = None
 
 
-def candidates(a: SparseMatrix, n: int) -> list[Kernel]:
+def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel]:
     """The kernels that "auto" weighs for `a`: native ones of the best instruction set, and dense ones.
 
-    Values are never narrowed: sparse kernels of the matrix's own dtype, float32 ones only where there is none, and
-    dense ones of either. A float32 kernel takes a quantised matrix dequantised. torch counts only where the program has
-    imported it already.
+    Values are never narrowed: sparse kernels of the matrix's own dtype, float32 ones only where there is none or the
+    matrix is quantised (they take it dequantised), and dense ones of either. Nor is x: integer kernels, which round it
+    to 8 bits, count only where `x_dtype` is int8. torch counts only where the program has imported it already.
     """
     usable = [kernel for kernel in registry if kernel.why_not() is None and kernel.rejects(a, n) is None]
+    usable = [kernel for kernel in usable if x_dtype == "int8" or not rounds_x(kernel)]
     native = newest([kernel for kernel in usable if kernel.origin == "native"])
     dense = [kernel for kernel in native if kernel.format == "dense" and kernel.dtype in (a.dtype, "float32")]
     sparse = [kernel for kernel in native if kernel.format != "dense"]
@@ -57,7 +58,13 @@ def candidates(a: SparseMatrix, n: int) -> list[Kernel]:
     own = [kernel for kernel in sparse if kernel.dtype == a.dtype]
     libraries = {"numpy"} | ({"torch"} & set(sys.modules))
     dense += [kernel for kernel in usable if kernel.origin in libraries and kernel.format == "dense"]
-    return (own or [kernel for kernel in sparse if kernel.dtype == "float32"]) + dense
+    plain = [kernel for kernel in sparse if kernel.dtype == "float32"]
+    return (own + plain if a.scales is not None else own or plain) + dense
+
+
+def rounds_x(kernel: Kernel) -> bool:
+    """Whether a kernel rounds x to int8 and adds products of codes in integers."""
+    return bool(getattr(kernel, "integer", False))
 
 
 def estimate(kernel: Kernel, a: SparseMatrix, n: int) -> float:

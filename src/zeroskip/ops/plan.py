@@ -33,8 +33,11 @@ from .choice import (
     measure,
     measured_as_json,
     measured_from,
+    rounds_x,
     statistics_of,
 )
+
+X_DTYPES = ("float32", "int8")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +106,7 @@ def plan(
     budget_s: float = 0.2,
     flush_bytes: int = 0,
     cache: bool = True,
+    x_dtype: str = "float32",
 ) -> Plan:
     """Choose (or take) a kernel for `a` and pack the matrix for it.
 
@@ -115,6 +119,8 @@ def plan(
         flush_bytes: As in `choice.measure`.
         cache: Whether to take times that were measured before for a matrix like this one, here and with the same
             kernels; the reason then says "from cache". False measures anew, and later calls take what it finds.
+        x_dtype: "int8" lets "auto" take kernels that round x to 8 bits, each column by itself, and multiply int8 or
+            int4 codes in integers; by default x is multiplied as it is. A kernel that is named does what it does.
     Returns:
         The plan; call it with x.
     Raises:
@@ -127,11 +133,13 @@ def plan(
         raise InvalidArgument(f"plan: n is {n} but op is 'spmv', which takes one vector; pass n=1 or op='spmm'.")
     if budget_s <= 0:
         raise InvalidArgument(f"plan: budget_s is {budget_s}, it must be above 0; leave it out for 0.2.")
+    if x_dtype not in X_DTYPES:
+        raise InvalidArgument(f"plan: x_dtype is {x_dtype!r}; choose one of: {', '.join(X_DTYPES)}.")
     if kernel != "auto":
         packed = _Packer(a).pack(check_kernel("plan", kernel, a, n))
         found = Measured(kernel, None, packed.seconds, packed.prepared.nbytes, "named by the caller")
         return _plan(op, packed, "named by the caller", (found,))
-    return _measured_plan(op, a, n, budget_s, flush_bytes, cache)
+    return _measured_plan(op, a, n, candidates(a, n, x_dtype), budget_s, flush_bytes, cache)
 
 
 @dataclass(frozen=True)
@@ -163,8 +171,9 @@ class _Packer:
         return self._converted[name]
 
 
-def _measured_plan(op: str, a: SparseMatrix, n: int, budget_s: float, flush_bytes: int, cache: bool) -> Plan:
-    found = candidates(a, n)
+def _measured_plan(
+    op: str, a: SparseMatrix, n: int, found: Sequence[Kernel], budget_s: float, flush_bytes: int, cache: bool
+) -> Plan:
     names = [kernel.name for kernel in found]
     packer = _Packer(a)
     packed: dict[str, _Packed] = {}
@@ -177,11 +186,16 @@ def _measured_plan(op: str, a: SparseMatrix, n: int, budget_s: float, flush_byte
         measured = _measure(op, packed, dropped, n, budget_s, flush_bytes, found)
         _cache.remember(key, measured_as_json(measured), budget_s=budget_s)
     winner, reason = decide(measured, {kernel.name: kernel.format for kernel in found})
+    chosen = next(kernel for kernel in found if kernel.name == winner)
     if a.scales is not None and all(kernel.dtype != a.dtype for kernel in found):
         reason += f"; no kernel here takes {a.dtype} values, they run dequantised to float32"
+    elif a.scales is not None and chosen.dtype != a.dtype:
+        reason += f"; the {a.dtype} values run dequantised to float32"
+    if rounds_x(chosen):
+        reason += "; x rounded to 8 bits"
     if remembered:
         reason += "; from cache"
-        packed[winner] = packer.pack(next(kernel for kernel in found if kernel.name == winner))
+        packed[winner] = packer.pack(chosen)
     return _plan(op, packed[winner], reason, measured)
 
 
