@@ -172,13 +172,14 @@ def _measure(group: _Group) -> list[Row]:
 def _choose(group: _Group, entries: Sequence[_Entry]) -> list[_Entry]:
     """Mark what `ops.plan` takes and what it weighed; gives an entry for its kernel where that takes no part yet.
 
-    It measures for itself, afresh, before anything here is timed.
+    It measures for itself, afresh, before anything here is timed. Where weights are codes it may round B to int8, too.
     """
     a, n = group.a, group.n
     if "auto" not in group.settings.kernels or a.shape[0] * a.shape[1] > DENSE_ELEMS:
         return []
     settle()
-    plan = ops.plan("spmm", a, n=n, flush_bytes=_cold_bytes() if group.cold else 0, cache=False)
+    flush, x_dtype = _cold_bytes() if group.cold else 0, "float32" if a.scales is None else "int8"
+    plan = ops.plan("spmm", a, n=n, flush_bytes=flush, cache=False, x_dtype=x_dtype)
     weighed = {found.kernel for found in plan.measured}
     marked = [entry for entry in entries if not entry.transposed and entry.kernel.name in weighed]
     for entry in marked:

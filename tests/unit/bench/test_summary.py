@@ -145,4 +145,5 @@ def test_quantised_kernels_beside_a_float32_baseline() -> None:
     assert {item["group"] for item in rows} == {32}
     assert {item["dtype"] for item in rows if item["role"] == "dense"} == {"float32"}
     assert integer["nm"]["speedup"] > 0
+    assert {item["choice"] for item in integer.values()} <= {"taken", "considered"}
     assert cells(rows)[0].dtype == "int8"
