@@ -15,7 +15,7 @@
 namespace zs {
 namespace {
 
-constexpr int64_t kMostBlock = 16384;  // columns whose products of codes, 127 x 255 at most, are sure to fit 32 bits
+constexpr int64_t kMostBlock = 65536;  // columns whose products of codes, 127 x 127 at most, are sure to fit 32 bits
 constexpr int64_t kXBlock = 256;  // features a task quantises at a time
 
 struct GroupMatrix : Packed {
@@ -24,13 +24,12 @@ struct GroupMatrix : Packed {
   int quarters = 0;
   int64_t tiles = 0, steps = 0, steps_a_block = 0, blocks = 0;
   Buffer codes;
-  std::vector<float> scales;  // [tile][block][4]
-  std::vector<int32_t> starts;  // the same, or empty
+  std::vector<uint16_t> scales;  // [tile][block][4], float16
 
   int64_t code_bytes() const { return type == ValueType::i4 ? 16 : 32; }
   int64_t quarter_bytes() const { return (dense ? 0 : 16) + code_bytes(); }
   int64_t tile_bytes() const { return steps * quarters * quarter_bytes(); }
-  int64_t bytes() const override { return codes.bytes() + static_cast<int64_t>(4 * (scales.size() + starts.size())); }
+  int64_t bytes() const override { return codes.bytes() + static_cast<int64_t>(2 * scales.size()); }
 };
 
 const GroupMicro& groups_of(Isa isa) {
@@ -63,7 +62,7 @@ void put(const GroupMatrix& a, uint8_t* tile, int64_t row, int64_t step, int64_t
   }
 }
 
-void fill_row(GroupMatrix& a, const Source& source, const RowReader& reader, int64_t r, int bias, std::vector<int32_t>& cols) {
+void fill_row(GroupMatrix& a, const Source& source, const RowReader& reader, int64_t r, std::vector<int32_t>& cols) {
   const int64_t tile = r / kTileRows, row = r % kTileRows;
   uint8_t* out = a.codes.data() + tile * a.tile_bytes();
   const int8_t* codes = static_cast<const int8_t*>(source.data) + reader.first(r);
@@ -75,30 +74,31 @@ void fill_row(GroupMatrix& a, const Source& source, const RowReader& reader, int
       slot = 0;
     }
     put(a, out, row, group / 2, group % 2, slot, cols[i] % kGroup, codes[i]);
-    if (bias) a.starts[(tile * a.blocks + cols[i] / block_cols) * 4 + row] -= bias * codes[i];
   }
   const int64_t groups = source.scale_group ? (a.cols + source.scale_group - 1) / source.scale_group : 1;
   for (int64_t b = 0; b < a.blocks; ++b) {
     const int64_t at = source.scale_group ? b * block_cols / source.scale_group : 0;
-    a.scales[(tile * a.blocks + b) * 4 + row] = f16_to_float(source.scales[r * groups + at]);
+    a.scales[(tile * a.blocks + b) * 4 + row] = source.scales[r * groups + at];
   }
 }
 
 // x of all tokens as bytes [token][K rounded up to a step], and the scale of each token.
 struct Quantised {
   int64_t stride = 0;
-  std::vector<uint8_t> codes;
+  std::vector<int8_t> codes;
   std::vector<float> scales;
 };
 
-// Codes of `n` values `step` floats apart. Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, and leaves it in the low bits.
-void quantise(const float* x, int64_t step, int64_t n, float inverse, int bias, uint8_t* out) {
+// Codes of `n` values `step` floats apart. Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, and leaves it in the low
+// bits.
+void quantise(const float* x, int64_t step, int64_t n, float inverse, int8_t* out) {
   constexpr float kMagic = 12582912.0f;
+  const auto code = [inverse](float v) { return static_cast<int8_t>(float_to_bits(v * inverse + kMagic) & 255); };
   if (step == 1) {
-    for (int64_t i = 0; i < n; ++i) out[i] = static_cast<uint8_t>(float_to_bits(x[i] * inverse + kMagic) + bias);
+    for (int64_t i = 0; i < n; ++i) out[i] = code(x[i]);
     return;
   }
-  for (int64_t i = 0; i < n; ++i) out[i] = static_cast<uint8_t>(float_to_bits(x[i * step] * inverse + kMagic) + bias);
+  for (int64_t i = 0; i < n; ++i) out[i] = code(x[i * step]);
 }
 
 // The largest |x| of each lane of a panel; NaN where there is a NaN.
@@ -111,7 +111,7 @@ void largest(const float* x, int64_t width, int64_t features, float* most) {
   }
 }
 
-const Quantised& quantise_x(const float* x, int64_t cols, int64_t lanes, int bias, Pool& pool) {
+const Quantised& quantise_x(const float* x, int64_t cols, int64_t lanes, Pool& pool) {
   thread_local Quantised q;
   const int64_t panels = panel_count(lanes), blocks = std::max<int64_t>(1, (cols + kXBlock - 1) / kXBlock);
   q.stride = (cols + kPair - 1) / kPair * kPair;
@@ -139,9 +139,9 @@ const Quantised& quantise_x(const float* x, int64_t cols, int64_t lanes, int bia
     const int64_t f1 = std::min(cols, f0 + kXBlock), valid = std::min(kPanel, lanes - p * kPanel);
     for (int64_t t = 0; t < valid; ++t) {
       const float scale = out.scales[p * kPanel + t];
-      uint8_t* row = out.codes.data() + (p * kPanel + t) * out.stride;
-      quantise(x + p * kPanel * cols + f0 * width + t, width, f1 - f0, scale > 0 ? 1.0f / scale : 0.0f, bias, row + f0);
-      if (f1 == cols) memset(row + cols, bias, out.stride - cols);
+      int8_t* row = out.codes.data() + (p * kPanel + t) * out.stride;
+      quantise(x + p * kPanel * cols + f0 * width + t, width, f1 - f0, scale > 0 ? 1.0f / scale : 0.0f, row + f0);
+      if (f1 == cols) memset(row + cols, 0, out.stride - cols);
     }
   });
   return out;
@@ -149,7 +149,7 @@ const Quantised& quantise_x(const float* x, int64_t cols, int64_t lanes, int bia
 
 }  // namespace
 
-std::unique_ptr<Packed> pack_groups(const Source& source, Format format, ValueType type, Isa isa) {
+std::unique_ptr<Packed> pack_groups(const Source& source, Format format, ValueType type, Isa) {
   if (source.format != format || source.type != type || source.zeros) return nullptr;
   if (format == Format::nm && kGroup % source.c) return nullptr;
   auto a = std::make_unique<GroupMatrix>();
@@ -164,15 +164,12 @@ std::unique_ptr<Packed> pack_groups(const Source& source, Format format, ValueTy
   a->blocks = (a->steps + a->steps_a_block - 1) / a->steps_a_block;
   a->codes = Buffer(a->tiles * a->tile_bytes());
   memset(a->codes.data(), 0, a->codes.bytes());
-  const GroupMicro& micro = groups_of(isa);
-  const int bias = type == ValueType::i4 ? micro.bias_i4 : micro.bias_i8;
-  a->scales.assign(a->tiles * a->blocks * 4, 0.0f);
-  if (bias) a->starts.assign(a->tiles * a->blocks * 4, 0);
+  a->scales.assign(a->tiles * a->blocks * 4, 0);
   const RowReader reader(source);
   Pool::get().parallel(a->tiles, [&](int64_t tile, int) {
     std::vector<int32_t> cols;
     for (int64_t r = tile * kTileRows; r < std::min(a->rows, (tile + 1) * kTileRows); ++r) {
-      fill_row(*a, source, reader, r, bias, cols);
+      fill_row(*a, source, reader, r, cols);
     }
   });
   return a;
@@ -182,24 +179,19 @@ void run_groups(const Packed& packed, const float* x, int64_t lanes, Output y, c
   const auto& a = static_cast<const GroupMatrix&>(packed);
   const GroupMicro& micro = groups_of(a.kernel->isa);
   const bool four = a.type == ValueType::i4;
-  const Quantised& q = quantise_x(x, a.cols, lanes, four ? micro.bias_i4 : micro.bias_i8, pool);
+  const Quantised& q = quantise_x(x, a.cols, lanes, pool);
   const auto finish = a.kernel->isa == Isa::scalar ? finish_scalar : micro_of(a.kernel->isa).finish;
   const RowBlocks blocks(a.rows, std::max<int64_t>(kTileRows, a.rows / (4 * pool.size())), kTileRows);
   pool.parallel(blocks.count * panel_count(lanes), [&](int64_t task, int) {
     const int64_t rb = task % blocks.count, begin = blocks.begin(rb), end = blocks.end(rb), p = task / blocks.count;
     const int64_t width = panel_width(lanes, p), valid = std::min(kPanel, lanes - p * kPanel);
     const YTile tile = tile_of(y, e.residual, a.rows, begin, p, width);
-    const uint8_t* xs = q.codes.data() + p * kPanel * q.stride;
+    const int8_t* xs = q.codes.data() + p * kPanel * q.stride;
     float sums[kPanel * kTileRows];
     for (int64_t r = begin; r < end; r += kTileRows) {
       const int64_t at = r / kTileRows;
-      const GroupTile view{a.codes.data() + at * a.tile_bytes(),
-                           a.steps,
-                           a.steps_a_block,
-                           a.quarters,
-                           a.dense,
-                           a.scales.data() + at * a.blocks * 4,
-                           a.starts.empty() ? nullptr : a.starts.data() + at * a.blocks * 4};
+      const GroupTile view{a.codes.data() + at * a.tile_bytes(), a.steps, a.steps_a_block, a.quarters, a.dense,
+                           a.scales.data() + at * a.blocks * 4};
       (four ? micro.tile_i4 : micro.tile_i8)(view, xs, q.stride, valid, sums);
       for (int64_t i = 0; i < std::min(kTileRows, end - r); ++i) {
         float* out = tile.y + (r - begin + i) * tile.ldy;

@@ -19,15 +19,13 @@ struct GroupTile {
   int64_t steps_a_block;  // steps that share a scale
   int quarters;
   bool dense;
-  const float* scales;  // [block][4]
-  const int32_t* starts;  // [block][4]: where sums start, to take out the bias of x; null where x has none
+  const uint16_t* scales;  // [block][4], float16
 };
 
 struct GroupMicro {
-  // sums[token][4] = the four rows times x[token], codes of 8 bits with `bias` added, x_stride bytes apart, 32 readable a step.
-  void (*tile_i8)(const GroupTile&, const uint8_t* x, int64_t x_stride, int64_t tokens, float* sums);
-  void (*tile_i4)(const GroupTile&, const uint8_t* x, int64_t x_stride, int64_t tokens, float* sums);
-  int bias_i8, bias_i4;  // 0 or 128: x as signed or as unsigned bytes
+  // sums[token][4] = the four rows times x[token], codes of -127 to 127, x_stride bytes apart, 32 readable a step.
+  void (*tile_i8)(const GroupTile&, const int8_t* x, int64_t x_stride, int64_t tokens, float* sums);
+  void (*tile_i4)(const GroupTile&, const int8_t* x, int64_t x_stride, int64_t tokens, float* sums);
 };
 
 extern const GroupMicro groups_scalar;

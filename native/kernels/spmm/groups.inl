@@ -5,6 +5,7 @@
 // memory from there on (0.75 bytes an element).
 #include <string.h>
 
+#include "../../runtime/numeric.h"
 #include "groups.h"
 
 #if defined(ZS_PORTABLE)
@@ -38,29 +39,26 @@ struct Lanes {
   }
   // Columns 4 j to 4 j + 3, for each of the four rows.
   static Bytes quarter(int j) { return _mm256_set1_epi32(0x03020100 + 0x04040404 * j); }
-  static Sums start(const int32_t* starts) {
-    if (!starts) return _mm256_setzero_si256();
-    return _mm256_inserti128_si256(_mm256_setzero_si256(), _mm_loadu_si128(reinterpret_cast<const __m128i*>(starts)), 0);
+  static Sums none() { return _mm256_setzero_si256(); }
+  static Bytes fetch(const int8_t* x, Bytes at) {
+    return _mm256_shuffle_epi8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)), at);
   }
-  static Bytes fetch(const uint8_t* x, Bytes at) { return _mm256_shuffle_epi8(load(x), at); }
+  // Bytes are multiplied unsigned by signed: codes lend their sign to x.
+  static Bytes size_of(Bytes codes) { return _mm256_abs_epi8(codes); }
+  static Sums dot(Sums sum, Bytes codes, Bytes size, Bytes x) {
+    const __m256i turned = _mm256_sign_epi8(x, codes);
 #if defined(__AVX512VNNI__)
-  static constexpr int bias_i8 = 128, bias_i4 = 128;
-  template <bool> static Sums dot(Sums sum, Bytes codes, Bytes, Bytes x) { return _mm256_dpbusd_epi32(sum, x, codes); }
-  template <bool> static Bytes size_of(Bytes codes) { return codes; }
+    return _mm256_dpbusd_epi32(sum, size, turned);
 #else
-  // Bytes are multiplied unsigned by signed, into 16 bits that saturate: eight-bit codes lend their sign to x; codes of four
-  // bits fit as they are beside an unsigned x.
-  static constexpr int bias_i8 = 0, bias_i4 = 128;
-  template <bool Four> static Bytes size_of(Bytes codes) { return Four ? codes : _mm256_abs_epi8(codes); }
-  template <bool Four> static Sums dot(Sums sum, Bytes codes, Bytes size, Bytes x) {
-    const __m256i pairs = Four ? _mm256_maddubs_epi16(x, codes) : _mm256_maddubs_epi16(size, _mm256_sign_epi8(x, codes));
+    const __m256i pairs = _mm256_maddubs_epi16(size, turned);  // 16 bits: at most 2 x 127 x 127
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-  }
 #endif
+  }
   static Rows zero() { return _mm_setzero_ps(); }
-  static Rows scaled(Rows total, Sums sum, const float* scales) {
+  static Rows scaled(Rows total, Sums sum, const uint16_t* scales) {
     const __m128i both = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-    return _mm_add_ps(total, _mm_mul_ps(_mm_cvtepi32_ps(both), _mm_loadu_ps(scales)));
+    const __m128 four = _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales)));
+    return _mm_add_ps(total, _mm_mul_ps(_mm_cvtepi32_ps(both), four));
   }
   static void store(float* p, Rows rows) { _mm_storeu_ps(p, rows); }
 };
@@ -84,13 +82,12 @@ struct Lanes {
     const int8x16_t columns = vreinterpretq_s8_s32(vdupq_n_s32(0x03020100 + 0x04040404 * j));
     return {{columns, columns}};
   }
-  static Sums start(const int32_t* starts) { return starts ? vld1q_s32(starts) : vdupq_n_s32(0); }
-  static Bytes fetch(const uint8_t* x, Bytes at) {
-    const Bytes all = load(x);
+  static Sums none() { return vdupq_n_s32(0); }
+  static Bytes fetch(const int8_t* x, Bytes at) {
+    const Bytes all = {{vld1q_s8(x), vld1q_s8(x + 16)}};
     return {{vqtbl1q_s8(all.val[0], vreinterpretq_u8_s8(at.val[0])), vqtbl1q_s8(all.val[1], vreinterpretq_u8_s8(at.val[1]))}};
   }
-  static constexpr int bias_i8 = 0, bias_i4 = 0;
-  template <bool> static Bytes size_of(Bytes codes) { return codes; }
+  static Bytes size_of(Bytes codes) { return codes; }
   static Sums dot16(Sums sum, int8x16_t codes, int8x16_t x) {
 #if defined(__ARM_FEATURE_DOTPROD)
     return vdotq_s32(sum, codes, x);
@@ -100,12 +97,13 @@ struct Lanes {
     return vaddq_s32(sum, vpaddq_s32(low, high));
 #endif
   }
-  template <bool> static Sums dot(Sums sum, Bytes codes, Bytes, Bytes x) {
+  static Sums dot(Sums sum, Bytes codes, Bytes, Bytes x) {
     return dot16(dot16(sum, codes.val[0], x.val[0]), codes.val[1], x.val[1]);
   }
   static Rows zero() { return vdupq_n_f32(0); }
-  static Rows scaled(Rows total, Sums sum, const float* scales) {
-    return vaddq_f32(total, vmulq_f32(vcvtq_f32_s32(sum), vld1q_f32(scales)));
+  static Rows scaled(Rows total, Sums sum, const uint16_t* scales) {
+    const float32x4_t four = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(scales)));
+    return vaddq_f32(total, vmulq_f32(vcvtq_f32_s32(sum), four));
   }
   static void store(float* p, Rows rows) { vst1q_f32(p, rows); }
 };
@@ -141,25 +139,20 @@ struct Lanes {
     for (int i = 0; i < 32; ++i) b.at[i] = static_cast<int8_t>(4 * j + i % 4);
     return b;
   }
-  static Sums start(const int32_t* starts) {
-    Sums s{};
-    if (starts) memcpy(s.at, starts, sizeof s.at);
-    return s;
-  }
-  static Bytes fetch(const uint8_t* x, Bytes at) {
+  static Sums none() { return Sums{}; }
+  static Bytes fetch(const int8_t* x, Bytes at) {
     Bytes b;
-    for (int i = 0; i < 32; ++i) b.at[i] = static_cast<int8_t>(x[i / 16 * 16 + at.at[i]]);
+    for (int i = 0; i < 32; ++i) b.at[i] = x[i / 16 * 16 + at.at[i]];
     return b;
   }
-  static constexpr int bias_i8 = 0, bias_i4 = 0;
-  template <bool> static Bytes size_of(Bytes codes) { return codes; }
-  template <bool> static Sums dot(Sums sum, Bytes codes, Bytes, Bytes x) {
+  static Bytes size_of(Bytes codes) { return codes; }
+  static Sums dot(Sums sum, Bytes codes, Bytes, Bytes x) {
     for (int i = 0; i < 32; ++i) sum.at[i / 4 % 4] += codes.at[i] * x.at[i];
     return sum;
   }
   static Rows zero() { return Rows{}; }
-  static Rows scaled(Rows total, Sums sum, const float* scales) {
-    for (int r = 0; r < 4; ++r) total.at[r] += static_cast<float>(sum.at[r]) * scales[r];
+  static Rows scaled(Rows total, Sums sum, const uint16_t* scales) {
+    for (int r = 0; r < 4; ++r) total.at[r] += static_cast<float>(sum.at[r]) * f16_to_float(scales[r]);
     return total;
   }
   static void store(float* p, Rows rows) { memcpy(p, rows.at, sizeof rows.at); }
@@ -167,22 +160,22 @@ struct Lanes {
 #endif
 
 template <int T, bool Four, bool Dense>
-void tile_of_tokens(const GroupTile& g, const uint8_t* x, int64_t x_stride, float* sums) {
+void tile_of_tokens(const GroupTile& g, const int8_t* x, int64_t x_stride, float* sums) {
   constexpr int64_t kBytes = (Dense ? 0 : 16) + (Four ? 16 : 32);
   const uint8_t* at = g.codes;
   typename Lanes::Rows total[T];
   for (int t = 0; t < T; ++t) total[t] = Lanes::zero();
   for (int64_t block = 0, step = 0; step < g.steps; ++block) {
     typename Lanes::Sums sum[T];
-    for (int t = 0; t < T; ++t) sum[t] = Lanes::start(g.starts ? g.starts + 4 * block : nullptr);
+    for (int t = 0; t < T; ++t) sum[t] = Lanes::none();
     const int64_t end = step + g.steps_a_block < g.steps ? step + g.steps_a_block : g.steps;
     for (; step < end; ++step, x += kPair) {
       for (int j = 0; j < g.quarters; ++j, at += kBytes) {
         const typename Lanes::Bytes where = Dense ? Lanes::quarter(j) : Lanes::nibbles(at);
         const uint8_t* stored = at + (Dense ? 0 : 16);
         const typename Lanes::Bytes codes = Four ? Lanes::codes4(stored) : Lanes::load(stored);
-        const typename Lanes::Bytes size = Lanes::size_of<Four>(codes);
-        for (int t = 0; t < T; ++t) sum[t] = Lanes::dot<Four>(sum[t], codes, size, Lanes::fetch(x + t * x_stride, where));
+        const typename Lanes::Bytes size = Lanes::size_of(codes);
+        for (int t = 0; t < T; ++t) sum[t] = Lanes::dot(sum[t], codes, size, Lanes::fetch(x + t * x_stride, where));
       }
     }
     for (int t = 0; t < T; ++t) total[t] = Lanes::scaled(total[t], sum[t], g.scales + 4 * block);
@@ -191,9 +184,9 @@ void tile_of_tokens(const GroupTile& g, const uint8_t* x, int64_t x_stride, floa
 }
 
 template <bool Four, bool Dense>
-void tile_any(const GroupTile& g, const uint8_t* x, int64_t x_stride, int64_t tokens, float* sums) {
+void tile_any(const GroupTile& g, const int8_t* x, int64_t x_stride, int64_t tokens, float* sums) {
   for (int64_t t = 0; t < tokens; t += kMostTokens) {
-    const uint8_t* xs = x + t * x_stride;
+    const int8_t* xs = x + t * x_stride;
     switch (tokens - t) {
       case 1: tile_of_tokens<1, Four, Dense>(g, xs, x_stride, sums + 4 * t); break;
       case 2: tile_of_tokens<2, Four, Dense>(g, xs, x_stride, sums + 4 * t); break;
@@ -203,12 +196,12 @@ void tile_any(const GroupTile& g, const uint8_t* x, int64_t x_stride, int64_t to
   }
 }
 
-void tile_i8(const GroupTile& g, const uint8_t* x, int64_t x_stride, int64_t tokens, float* sums) {
+void tile_i8(const GroupTile& g, const int8_t* x, int64_t x_stride, int64_t tokens, float* sums) {
   if (g.dense) return tile_any<false, true>(g, x, x_stride, tokens, sums);
   tile_any<false, false>(g, x, x_stride, tokens, sums);
 }
 
-void tile_i4(const GroupTile& g, const uint8_t* x, int64_t x_stride, int64_t tokens, float* sums) {
+void tile_i4(const GroupTile& g, const int8_t* x, int64_t x_stride, int64_t tokens, float* sums) {
   if (g.dense) return tile_any<true, true>(g, x, x_stride, tokens, sums);
   tile_any<true, false>(g, x, x_stride, tokens, sums);
 }
