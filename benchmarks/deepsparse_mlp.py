@@ -256,10 +256,10 @@ def load_zeroskip(folder: Path, batch: int, threads: int) -> tuple[Any, str]:
     import zeroskip
     from zeroskip.bench import machine
 
-    machine.use_threads(threads)
     biases, layers = np.load(folder / "biases.npy"), sparse_layers(folder)
     cache = machine.last_level_cache_bytes()
-    flush = 2 * cache if sum(layer.nbytes for layer in layers) > cache else 0
+    cold = max(2 * cache, machine.claimed_cache_bytes())
+    flush = cold if sum(layer.nbytes for layer in layers) > cache else 0
     plans = [zeroskip.plan("linear", layer, n=batch, budget_s=0.5, flush_bytes=flush) for layer in layers]
     x = np.load(folder / "x.npy")
 

@@ -156,7 +156,8 @@ def _label(path: Path, shared: Path) -> str:
 def dlmc_sample(wanted: str = "*") -> list[tuple[Path, str]]:
     """The matrices of the sample whose `model/method/level/layer.smtx` fits a glob, each with that path.
 
-    The archive is unpacked into the cache folder once.
+    Some layers were pruned to nothing (variational dropout); there is no product to time, and they are left out. The
+    archive is unpacked into the cache folder once.
 
     Raises:
         MissingDependency: If the archive is not in `ZEROSKIP_DATA_DIR`.
@@ -170,7 +171,8 @@ def dlmc_sample(wanted: str = "*") -> list[tuple[Path, str]]:
         unpack(archive, root)
     every = sorted(path for path in root.rglob("*.smtx"))
     found = [(path, path.relative_to(root).as_posix().removeprefix("dlmc/")) for path in every]
-    chosen = [(path, label) for path, label in found if fnmatchcase(label, wanted)]
+    fits = [(path, label) for path, label in found if fnmatchcase(label, wanted)]
+    chosen = [(path, label) for path, label in fits if read_smtx(path).indices.size]
     if not chosen:
         example = found[0][1] if found else "nothing"
         raise InvalidArgument(f"bench: none of {len(found)} matrices fits {wanted!r}; they are called as {example}.")

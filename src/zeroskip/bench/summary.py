@@ -94,7 +94,7 @@ def geometric_mean(values: Sequence[float]) -> float:
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     """JSON-able: `ratios`, one object for each (n, method, level); `choice` and `lowest` for all cells, or None.
 
-    `ratios` has the geometric mean, over the cells that have both, of the time of each rival over ours and over auto.
+    `ratios` has the geometric mean of the time of each rival that ran in all of its cells over ours, and over auto.
     `choice` has auto over the best single kernel, `lowest` the smallest ratio of the best dense product to auto.
     """
     found = cells(rows)
@@ -130,14 +130,16 @@ def _line(n: int, method: str, level: float | str | None, found: Sequence[Cell])
 
 
 def _over(found: Sequence[Cell], who: Callable[[Cell], Row | None]) -> Ratios:
-    """For each rival the geometric mean of its time over that of `who`."""
+    """For each rival that ran in all cells the geometric mean of its time over that of `who`.
+
+    A mean over other cells would compare with nothing: NumPy may be there only where auto took it.
+    """
     ratios: dict[str, list[float]] = {}
-    for cell in found:
-        row = who(cell)
-        if row is not None:
-            for name, time_s in cell.rivals().items():
-                ratios.setdefault(name, []).append(time_s / float(row["time_s"]))
-    return {name: geometric_mean(values) for name, values in ratios.items()}
+    own = [(cell, row) for cell in found if (row := who(cell)) is not None]
+    for cell, row in own:
+        for name, time_s in cell.rivals().items():
+            ratios.setdefault(name, []).append(time_s / float(row["time_s"]))
+    return {name: geometric_mean(values) for name, values in ratios.items() if len(values) == len(own)}
 
 
 def _choice(found: Sequence[Cell]) -> dict[str, Any] | None:
