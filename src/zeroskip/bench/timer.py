@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-SETTLE_MAX_S = 0.3
+from ..ops.choice import SETTLE_MAX_S, settle
+
+__all__ = ["MIN_CALLS", "SETTLE_MAX_S", "Candidate", "Samples", "interleave", "settle"]
+
 MIN_CALLS = 3
-_STEP_S = 0.002
 
 
 @dataclass(frozen=True)
@@ -83,21 +85,6 @@ def interleave(
         if progress is not None:
             progress("timing", turn + 1, rounds)
     return results
-
-
-def settle() -> float:
-    """Sleep until this process uses no processor time any more, at most `SETTLE_MAX_S`.
-
-    Returns:
-        How long it took.
-    """
-    start = time.perf_counter()
-    while (now := time.perf_counter()) - start < SETTLE_MAX_S:
-        used = time.process_time()
-        time.sleep(_STEP_S)
-        if time.process_time() - used < 0.1 * (time.perf_counter() - now):
-            break
-    return time.perf_counter() - start
 
 
 def _slice(candidate: Candidate, samples: Samples, slice_s: float, turn: int) -> int:

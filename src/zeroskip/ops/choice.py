@@ -19,8 +19,10 @@ from ..kernels._base import Float32
 
 # A sample shorter than this is mostly clock and call; shorter kernels run several times in one sample.
 MIN_SAMPLE_S = 100e-6
-# Pause before the kernels of another library: its threads go to sleep meanwhile.
-SETTLE_S = 10e-3
+# Before the kernels of another library its predecessor's threads go to sleep, and get so long for it: torch's spin for
+# more than a hundred milliseconds, and 10 ms were not enough (512x512, 80 %, N = 128: 12 ms measured where it takes 0.9).
+SETTLE_MAX_S = 0.3
+_STEP_S = 0.002
 # What is this many times slower than the best, by the cost model or in warm-up, is not timed further.
 HOPELESS = 4.0
 # Two sparse kernels closer than this are equally fast; the smaller one is taken.
@@ -165,7 +167,7 @@ def measure(
     activation: str | None = None,
     budget_s: float = 0.2,
     min_sample_s: float = MIN_SAMPLE_S,
-    settle_s: float = SETTLE_S,
+    settle_max_s: float = SETTLE_MAX_S,
     flush_bytes: int = 0,
     keep: Sequence[str] = (),
 ) -> list[float]:
@@ -186,14 +188,14 @@ def measure(
         activation: As in `Prepared.run`.
         budget_s: Time for all of them together; each is timed at least three times whatever it costs.
         min_sample_s: Shorter runs are repeated within one sample.
-        settle_s: Pause between origins; none where all candidates have the same.
+        settle_max_s: How long the pause between origins may be; none where all candidates have the same.
         flush_bytes: Before each sample, walk over a buffer of this size so that weights come from memory, as they do in
             a model larger than the caches; a sample is then a single run.
         keep: Kernel names never dropped.
     """
     if not prepared:
         return []
-    bench = _Bench(prepared, n, transposed, bias, activation, settle_s, flush_bytes)
+    bench = _Bench(prepared, n, transposed, bias, activation, settle_max_s, flush_bytes)
     everyone = range(len(prepared))
     for candidate in everyone:
         bench.run(candidate)  # first touch of pages, lazy compilation, thread pools
@@ -211,6 +213,21 @@ def measure(
     return [statistics.median(times[i]) for i in everyone]
 
 
+def settle(most_s: float = SETTLE_MAX_S) -> float:
+    """Sleep until this process uses no processor time any more, at most `most_s`.
+
+    Returns:
+        How long it took.
+    """
+    start = time.perf_counter()
+    while (now := time.perf_counter()) - start < most_s:
+        used = time.process_time()
+        time.sleep(_STEP_S)
+        if time.process_time() - used < 0.1 * (time.perf_counter() - now):
+            break
+    return time.perf_counter() - start
+
+
 class _Bench:
     """Candidates with the arrays they run on."""
 
@@ -221,7 +238,7 @@ class _Bench:
         transposed: bool,
         bias: Float32 | None,
         activation: str | None,
-        settle_s: float,
+        settle_max_s: float,
         flush_bytes: int,
     ) -> None:
         rows, columns = prepared[0].shape
@@ -231,7 +248,7 @@ class _Bench:
         self._x = rng.standard_normal((n, columns) if transposed else (columns, n), dtype=np.float32)
         self._out = np.empty((n, rows) if transposed else (rows, n), dtype=np.float32)
         self._bias, self._activation, self._transposed = bias, activation, transposed
-        self._settle_s = settle_s
+        self._settle_max_s = settle_max_s
         self._trash = np.zeros(flush_bytes // 4, dtype=np.float32)
 
     def run(self, candidate: int) -> None:
@@ -246,7 +263,7 @@ class _Bench:
         for origin in origins:
             own = [i for i in candidates if self._origins[i] == origin]
             if len(origins) > 1:
-                time.sleep(self._settle_s)
+                settle(self._settle_max_s)
                 self.run(own[0])
             for i in own:
                 spent[i] = self._sample(i, repeats[i])

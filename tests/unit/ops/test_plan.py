@@ -134,10 +134,11 @@ def test_measure_repeats_short_runs_within_a_sample(clock: Clock) -> None:
     assert flushed.runs == 2 + 3
 
 
-def test_measure_lets_other_libraries_fall_asleep_first(clock: Clock) -> None:
+def test_measure_lets_other_libraries_fall_asleep_first(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels of one origin take turns without a pause; before another origin there is one, and a run not timed."""
     names = ["spmm_csr_f32_scalar", "spmm_dense_f32_numpy", "spmm_dense_f32_scalar"]
-    choice.measure([Fake(name, clock, (0.001,)) for name in names], 1, budget_s=0.01, settle_s=0.5)
+    monkeypatch.setattr(choice, "settle", lambda most_s: clock.log.append(f"pause {most_s}"))
+    choice.measure([Fake(name, clock, (0.001,)) for name in names], 1, budget_s=0.01, settle_max_s=0.5)
     turn = ["pause 0.5", names[0], names[0], names[2], "pause 0.5", names[1], names[1]]
     assert clock.log[3:17] == turn * 2
     clock.log.clear()
