@@ -19,8 +19,8 @@ from ..kernels._base import Float32
 
 # A sample shorter than this is mostly clock and call; shorter kernels run several times in one sample.
 MIN_SAMPLE_S = 100e-6
-# Before the kernels of another library its predecessor's threads go to sleep, and get so long for it: torch's spin for
-# more than a hundred milliseconds, and 10 ms were not enough (512x512, 80 %, N = 128: 12 ms measured where it takes 0.9).
+# Before the kernels of another library its predecessor's threads go to sleep, and get so long for it: some spin for a
+# tenth of a second, and with 10 ms torch's dense product was seen at 12 ms where it takes 0.9 (512x512, N = 128).
 SETTLE_MAX_S = 0.3
 _STEP_S = 0.002
 # What is this many times slower than the best, by the cost model or in warm-up, is not timed further.
