@@ -90,7 +90,7 @@ struct Quantised {
 };
 
 // Codes of `n` values `step` floats apart. Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, and leaves it in the low
-// bits.
+// bits. One lane has a loop of its own because that one vectorises.
 void quantise(const float* x, int64_t step, int64_t n, float inverse, int8_t* out) {
   constexpr float kMagic = 12582912.0f;
   const auto code = [inverse](float v) { return static_cast<int8_t>(float_to_bits(v * inverse + kMagic) & 255); };
@@ -131,7 +131,7 @@ const Quantised& quantise_x(const float* x, int64_t cols, int64_t lanes, Pool& p
         size = here > size || here != here ? here : size;
       }
       // Where the scale would be subnormal, x counts as zero.
-      out.scales[p * kPanel + t] = !(size <= 3.4e38f) ? NAN : size < 0x1p-119f ? 0.0f : size / 127.0f;
+      out.scales[p * kPanel + t] = !isfinite(size) ? NAN : size < 0x1p-119f ? 0.0f : size / 127.0f;
     }
   }
   pool.parallel(panels * blocks, [&](int64_t task, int) {

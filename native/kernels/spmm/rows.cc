@@ -1,6 +1,6 @@
-// CSR and bitmask for one lane: whole rows, with columns of 16 bits or one bit a column. At one lane every entry costs its own bytes
-// and one fetch of x, and nothing is gained by blocks; long rows leave little but the entries themselves. Tasks have equal numbers of entries, so that a
-// few heavy rows do not hold up the rest.
+// CSR and bitmask for one lane: whole rows, with columns of 16 bits or one bit a column. At one lane every entry costs its own
+// bytes and one fetch of x, and nothing is gained by blocks; long rows leave little but the entries themselves. Tasks have equal
+// numbers of entries, so that a few heavy rows do not hold up the rest.
 //
 // Listed columns beyond 65536 are cut into blocks of so many. Where a weight is not finite columns are listed for a bitmask as well:
 // its loop multiplies some value by zero in lanes that have none.
