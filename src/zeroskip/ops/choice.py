@@ -1,46 +1,64 @@
-"""Choosing a kernel by measuring: which candidates there are, how they are timed, and why one of them wins."""
+"""Choosing a kernel by measuring: which candidates there are, and why one of them wins; `ops.clock` times them."""
 
 from __future__ import annotations
 
 import math
 import re
-import statistics
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..formats import BSR, COO, NM, SparseMatrix, value_bytes
-from ..kernels import Kernel, Prepared, newest, registry
-from ..kernels._base import Float32
+from ..kernels import Kernel, newest, registry
+from .clock import HOPELESS, SETTLE_MAX_S, Span, measure, settle
 
-# A sample shorter than this is mostly clock and call; shorter kernels run several times in one sample.
-MIN_SAMPLE_S = 100e-6
-# Before the kernels of another library its predecessor's threads go to sleep, and get so long for it: some spin for a
-# tenth of a second, and with 10 ms torch's dense product was seen at 12 ms where it takes 0.9 (512x512, N = 128).
-SETTLE_MAX_S = 0.3
-_STEP_S = 0.002
-# What is this many times slower than the best, by the cost model or in warm-up, is not timed further.
-HOPELESS = 4.0
-# Two sparse kernels closer than this are equally fast; the smaller one is taken.
-TIE = 1.03
-_MIN_ROUNDS, _MAX_ROUNDS = 3, 101
+__all__ = [
+    "HOPELESS",
+    "SETTLE_MAX_S",
+    "Measured",
+    "Span",
+    "candidates",
+    "decide",
+    "estimate",
+    "hopeless",
+    "measure",
+    "measured_as_json",
+    "measured_from",
+    "rounds_x",
+    "settle",
+    "statistics_of",
+    "wrong_size",
+]
+
+OPTIMIZE = ("speed", "memory")
+# Of sparse kernels closer than this the one of fewer bytes is taken: nobody sees such a difference.
+TIE = 1.01
+# Where noise says that two candidates may be equal, this much of it counts at most; dense ones are equal within `TIE`.
+MOST_NOISE = 0.03
+# Of equal dense products: ours has no threads that spin, NumPy's do so for longest.
+DENSE_ORDER = ("native", "torch", "numpy")
 # The last part of a kernel's name where it is made for few columns of x.
 _TILE = re.compile(r"_n(\d+)$")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found out about one candidate. `skipped` says why it was not timed, or not to the end."""
+    """What was found out about one candidate.
+
+    Attributes:
+        skipped: Why it was not timed, or not to the end.
+        noise: Standard error of the time, as a share of it.
+    """
 
     kernel: str
     time_s: float | None
     prepare_s: float | None
     nbytes: int | None
     skipped: str | None = None
+    noise: float = 0.0
 
 
 def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel]:
@@ -139,182 +157,97 @@ def _spread(a: SparseMatrix) -> float:
 
 def measured_from(value: object, names: Sequence[str]) -> tuple[Measured, ...] | None:
     """What `measured_as_json` wrote about these candidates; None where it is damaged or about others."""
-    if not isinstance(value, list) or not all(isinstance(row, list) and len(row) == 5 for row in value):
+    if not isinstance(value, list) or not all(isinstance(row, list) and len(row) == 6 for row in value):
         return None
     found = []
-    for kernel, time_s, prepare_s, nbytes, skipped in value:
-        numbers = [item for item in (time_s, prepare_s, nbytes) if item is not None]
+    for kernel, time_s, prepare_s, nbytes, skipped, noise in value:
+        numbers = [noise, *(item for item in (time_s, prepare_s, nbytes) if item is not None)]
         if any(isinstance(item, bool) or not isinstance(item, int | float) for item in numbers):
             return None
         if not all(0 <= item < math.inf for item in numbers) or not isinstance(skipped, str | None):
             return None
-        found.append(Measured(kernel, time_s, prepare_s, nbytes, skipped))
+        found.append(Measured(kernel, time_s, prepare_s, nbytes, skipped, noise))
     timed = any(item.time_s for item in found)
     return tuple(found) if timed and sorted(names) == sorted(str(item.kernel) for item in found) else None
 
 
 def measured_as_json(measured: Sequence[Measured]) -> list[list[Any]]:
     """Candidates as rows of a JSON document."""
-    return [[item.kernel, item.time_s, item.prepare_s, item.nbytes, item.skipped] for item in measured]
+    return [[x.kernel, x.time_s, x.prepare_s, x.nbytes, x.skipped, x.noise] for x in measured]
 
 
-def measure(
-    prepared: Sequence[Prepared],
-    n: int,
-    *,
-    transposed: bool = False,
-    bias: Float32 | None = None,
-    activation: str | None = None,
-    budget_s: float = 0.2,
-    min_sample_s: float = MIN_SAMPLE_S,
-    settle_max_s: float = SETTLE_MAX_S,
-    flush_bytes: int = 0,
-    keep: Sequence[str] = (),
-) -> list[float]:
-    """Median seconds of one run of each candidate, in the order given.
-
-    Candidates take turns, so that a change of clock or a neighbour's load meets all of them. Those hopelessly slow in
-    their first timed run keep that one figure and drop out, except the names in `keep`.
-
-    Threads of one library that spin while they wait for work slow the next one down (libgomp's do for milliseconds,
-    OpenBLAS's for about 20, Intel's for 200). So candidates of one origin take their turns together; before those of
-    another origin there is a pause, and each has a run that is not timed, which wakes its own threads.
-
-    Args:
-        prepared: Candidates, all of the same matrix.
-        n: Columns of x.
-        transposed: Whether vectors lie in rows, as in a linear layer.
-        bias: As in `Prepared.run`.
-        activation: As in `Prepared.run`.
-        budget_s: Time for all of them together; each is timed at least three times whatever it costs.
-        min_sample_s: Shorter runs are repeated within one sample.
-        settle_max_s: How long the pause between origins may be; none where all candidates have the same.
-        flush_bytes: Before each sample, walk over a buffer of this size so that weights come from memory, as they do in
-            a model larger than the caches; a sample is then a single run.
-        keep: Kernel names never dropped.
-    """
-    if not prepared:
-        return []
-    bench = _Bench(prepared, n, transposed, bias, activation, settle_max_s, flush_bytes)
-    everyone = range(len(prepared))
-    for candidate in everyone:
-        bench.run(candidate)  # first touch of pages, lazy compilation, thread pools
-    first = bench.turn(everyone, [1] * len(prepared))
-    fastest = min(first.values())
-    alive = [i for i in everyone if first[i] <= HOPELESS * fastest or prepared[i].kernel in keep]
-    repeats = [1 if flush_bytes else max(1, round(min_sample_s / max(first[i], 1e-7))) for i in everyone]
-    times = {i: [] if i in alive else [first[i]] for i in everyone}
-    end = time.perf_counter() + budget_s
-    for done in range(_MAX_ROUNDS):
-        if done >= _MIN_ROUNDS and time.perf_counter() > end:
-            break
-        for i, spent in bench.turn(alive, repeats).items():
-            times[i].append(spent)
-    return [statistics.median(times[i]) for i in everyone]
-
-
-def settle(most_s: float = SETTLE_MAX_S) -> float:
-    """Sleep until this process uses no processor time any more, at most `most_s`.
-
-    Returns:
-        How long it took.
-    """
-    start = time.perf_counter()
-    while (now := time.perf_counter()) - start < most_s:
-        used = time.process_time()
-        time.sleep(_STEP_S)
-        if time.process_time() - used < 0.1 * (time.perf_counter() - now):
-            break
-    return time.perf_counter() - start
-
-
-class _Bench:
-    """Candidates with the arrays they run on."""
-
-    def __init__(
-        self,
-        prepared: Sequence[Prepared],
-        n: int,
-        transposed: bool,
-        bias: Float32 | None,
-        activation: str | None,
-        settle_max_s: float,
-        flush_bytes: int,
-    ) -> None:
-        rows, columns = prepared[0].shape
-        rng = np.random.default_rng(0)
-        self._prepared = prepared
-        self._origins = [_origin(item.kernel) for item in prepared]
-        self._x = rng.standard_normal((n, columns) if transposed else (columns, n), dtype=np.float32)
-        self._out = np.empty((n, rows) if transposed else (rows, n), dtype=np.float32)
-        self._bias, self._activation, self._transposed = bias, activation, transposed
-        self._settle_max_s = settle_max_s
-        self._trash = np.zeros(flush_bytes // 4, dtype=np.float32)
-
-    def run(self, candidate: int) -> None:
-        self._prepared[candidate].run(
-            self._x, self._out, bias=self._bias, activation=self._activation, transposed=self._transposed
-        )
-
-    def turn(self, candidates: Sequence[int], repeats: Sequence[int]) -> dict[int, float]:
-        """One sample of each candidate, in seconds a run."""
-        spent = {}
-        origins = list(dict.fromkeys(self._origins[i] for i in candidates))
-        for origin in origins:
-            own = [i for i in candidates if self._origins[i] == origin]
-            if len(origins) > 1:
-                settle(self._settle_max_s)
-                self.run(own[0])
-            for i in own:
-                spent[i] = self._sample(i, repeats[i])
-        return spent
-
-    def _sample(self, candidate: int, repeats: int) -> float:
-        if self._trash.size:
-            np.add(self._trash, 1.0, out=self._trash)
-        start = time.perf_counter()
-        for _ in range(repeats):
-            self.run(candidate)
-        return (time.perf_counter() - start) / repeats
-
-
-def _origin(name: str) -> str:
-    """Whose threads a kernel uses."""
-    return registry.get(name).origin if name in registry else ""
-
-
-def decide(measured: Sequence[Measured], formats: dict[str, str]) -> tuple[str, str]:
+def decide(
+    measured: Sequence[Measured],
+    formats: Mapping[str, str],
+    origins: Mapping[str, str] | None = None,
+    optimize: str = "speed",
+) -> tuple[str, str]:
     """The winner's name, and the reason in words.
 
     Args:
-        measured: All candidates; those without a time are left out.
+        measured: All candidates; those without a time are left out, of each side those that were timed to the end count
+            where there are any.
         formats: Format of each kernel by name.
-
-    The fastest wins. Where that is a sparse one, another sparse one within 3 % of it that takes fewer bytes wins.
+        origins: Who wrote it; those that are not there count as ours.
+        optimize: "speed": the fastest. Sparse wins where it is faster than dense by more than noise (3 % at most). Of
+            sparse kernels within 1 % of the fastest the smallest is taken; of dense ones that are equal within 1 %,
+            or within noise, ours before torch's and NumPy's. "memory": the smallest that beats dense, if one does.
     """
-    timed = {m.kernel: (m.time_s, m.nbytes or 0) for m in measured if m.time_s is not None}
-    dense = [name for name in timed if formats[name] == "dense"]
-    sparse = [name for name in timed if formats[name] != "dense"]
-    best_dense = min(dense, key=lambda name: timed[name][0], default=None)
-    best_sparse = min(sparse, key=lambda name: timed[name][0], default=None)
-    if best_sparse is None:
-        if best_dense is None:
-            raise ValueError("decide: no candidate was timed")
-        return best_dense, f"dense ({_ms(timed[best_dense][0])}): no sparse kernel takes this matrix, or could pay"
-    if best_dense is None:
-        return best_sparse, f"{formats[best_sparse]} ({_ms(timed[best_sparse][0])}): the only candidates"
-    baseline = timed[best_dense][0]
-    if timed[best_sparse][0] >= baseline:
-        ratio = baseline / timed[best_sparse][0]
-        return best_dense, (
-            f"dense: the best sparse kernel, {formats[best_sparse]}, is {ratio:.2f}x dense "
-            f"({_ms(timed[best_sparse][0])} against {_ms(baseline)})"
+    timed = [item for item in measured if item.time_s is not None]
+    dense = _to_the_end([item for item in timed if formats[item.kernel] == "dense"])
+    sparse = _to_the_end([item for item in timed if formats[item.kernel] != "dense"])
+    if not dense and not sparse:
+        raise ValueError("decide: no candidate was timed")
+    if not sparse:
+        best = _best_dense(dense, origins or {})
+        return best.kernel, f"dense ({_ms(best)}): no sparse kernel takes this matrix, or could pay"
+    first = min(sparse, key=_time)
+    if not dense:
+        return first.kernel, f"{formats[first.kernel]} ({_ms(first)}): the only candidates"
+    baseline = min(dense, key=_time)
+    if not _beats(first, baseline):
+        return _best_dense(dense, origins or {}).kernel, (
+            f"dense: the best sparse kernel, {formats[first.kernel]}, is {_time(baseline) / _time(first):.2f}x dense "
+            f"({_ms(first)} against {_ms(baseline)})"
         )
-    limit = min(TIE * timed[best_sparse][0], baseline)
-    winner = min((name for name in sparse if timed[name][0] <= limit), key=lambda name: timed[name][1])
-    spent = timed[winner][0]
-    return winner, f"{formats[winner]} {baseline / spent:.2f}x dense ({_ms(spent)} against {_ms(baseline)})"
+    fast = [item for item in sparse if _time(item) <= TIE * _time(first)]
+    if optimize == "memory":
+        fast = [item for item in timed if formats[item.kernel] != "dense"]
+    winner = min((item for item in fast if _beats(item, baseline)), key=lambda item: (item.nbytes or 0, _time(item)))
+    ratio = f"{_time(baseline) / _time(winner):.2f}x dense ({_ms(winner)} against {_ms(baseline)})"
+    return winner.kernel, f"{formats[winner.kernel]} {ratio}"
 
 
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
+def _to_the_end(timed: Sequence[Measured]) -> list[Measured]:
+    """Those that were timed to the end; all where none was."""
+    return [item for item in timed if item.skipped is None] or list(timed)
+
+
+def _time(item: Measured) -> float:
+    assert item.time_s is not None
+    return item.time_s
+
+
+def _noise(one: Measured, other: Measured) -> float:
+    """By how much the ratio of two times may be wrong, as far as that is believed."""
+    return min(math.hypot(one.noise, other.noise), MOST_NOISE)
+
+
+def _beats(item: Measured, dense: Measured) -> bool:
+    return _time(item) * (1 + _noise(item, dense)) < _time(dense)
+
+
+def _best_dense(dense: Sequence[Measured], origins: Mapping[str, str]) -> Measured:
+    """The fastest, or one that is as fast and disturbs others less."""
+    fastest = min(dense, key=_time)
+    equal = [item for item in dense if _time(item) <= max(TIE, 1 + _noise(item, fastest)) * _time(fastest)]
+
+    def rank(item: Measured) -> int:
+        origin = origins.get(item.kernel, "native")
+        return DENSE_ORDER.index(origin) if origin in DENSE_ORDER else len(DENSE_ORDER)
+
+    return min(equal, key=lambda item: (rank(item), _time(item)))
+
+
+def _ms(item: Measured) -> str:
+    return f"{_time(item) * 1e3:.3g} ms"

@@ -26,6 +26,7 @@ from ._check import (
     check_operation,
 )
 from .choice import (
+    OPTIMIZE,
     Measured,
     candidates,
     decide,
@@ -107,6 +108,7 @@ def plan(
     flush_bytes: int = 0,
     cache: bool = True,
     x_dtype: str = "float32",
+    optimize: str = "speed",
 ) -> Plan:
     """Choose (or take) a kernel for `a` and pack the matrix for it.
 
@@ -115,12 +117,16 @@ def plan(
         a: The matrix, (M, K). It is copied into the packed form and not needed afterwards.
         n: Columns of x (vectors at a time) to choose for; the plan then runs with any number.
         kernel: "auto" measures the candidates, dense ones among them; a name of `zeroskip list kernels` is taken.
-        budget_s: Time to measure, beside packing each candidate.
-        flush_bytes: As in `choice.measure`.
+        budget_s: Time to measure, beside packing each candidate and waiting for the threads of other libraries.
+        flush_bytes: 0 measures what a matrix costs that is multiplied again and again: what fits the caches stays
+            there, at n = 1 as well. For a layer of a model that is larger than the caches pass twice what they hold:
+            so much other memory is then read between two runs.
         cache: Whether to take times that were measured before for a matrix like this one, here and with the same
             kernels; the reason then says "from cache". False measures anew, and later calls take what it finds.
         x_dtype: "int8" lets "auto" take kernels that round x to 8 bits, each column by itself, and multiply int8 or
             int4 codes in integers; by default x is multiplied as it is. A kernel that is named does what it does.
+        optimize: "speed" takes the fastest, of sparse ones within 1 % the smallest; "memory" the smallest that is
+            faster than dense.
     Returns:
         The plan; call it with x.
     Raises:
@@ -135,11 +141,13 @@ def plan(
         raise InvalidArgument(f"plan: budget_s is {budget_s}, it must be above 0; leave it out for 0.2.")
     if x_dtype not in X_DTYPES:
         raise InvalidArgument(f"plan: x_dtype is {x_dtype!r}; choose one of: {', '.join(X_DTYPES)}.")
+    if optimize not in OPTIMIZE:
+        raise InvalidArgument(f"plan: optimize is {optimize!r}; choose one of: {', '.join(OPTIMIZE)}.")
     if kernel != "auto":
         packed = _Packer(a).pack(check_kernel("plan", kernel, a, n))
         found = Measured(kernel, None, packed.seconds, packed.prepared.nbytes, "named by the caller")
         return _plan(op, packed, "named by the caller", (found,))
-    return _measured_plan(op, a, n, candidates(a, n, x_dtype), budget_s, flush_bytes, cache)
+    return _measured_plan(op, a, n, candidates(a, n, x_dtype), budget_s, flush_bytes, cache, optimize)
 
 
 @dataclass(frozen=True)
@@ -172,7 +180,14 @@ class _Packer:
 
 
 def _measured_plan(
-    op: str, a: SparseMatrix, n: int, found: Sequence[Kernel], budget_s: float, flush_bytes: int, cache: bool
+    op: str,
+    a: SparseMatrix,
+    n: int,
+    found: Sequence[Kernel],
+    budget_s: float,
+    flush_bytes: int,
+    cache: bool,
+    optimize: str,
 ) -> Plan:
     names = [kernel.name for kernel in found]
     packer = _Packer(a)
@@ -185,7 +200,8 @@ def _measured_plan(
         packed = {kernel.name: packer.pack(kernel) for kernel in found if kernel.name not in dropped}
         measured = _measure(op, packed, dropped, n, budget_s, flush_bytes, found)
         _cache.remember(key, measured_as_json(measured), budget_s=budget_s)
-    winner, reason = decide(measured, {kernel.name: kernel.format for kernel in found})
+    formats, origins = ({kernel.name: getattr(kernel, what) for kernel in found} for what in ("format", "origin"))
+    winner, reason = decide(measured, formats, origins, optimize)
     chosen = next(kernel for kernel in found if kernel.name == winner)
     if a.scales is not None and all(kernel.dtype != a.dtype for kernel in found):
         reason += f"; no kernel here takes {a.dtype} values, they run dequantised to float32"
@@ -209,18 +225,17 @@ def _measure(
     found: Sequence[Kernel],
 ) -> tuple[Measured, ...]:
     """Every candidate with its time, or why it has none."""
-    dense = [kernel.name for kernel in found if kernel.format == "dense"]
-    times = measure(
+    spans = measure(
         [item.prepared for item in packed.values()],
         n,
         transposed=op == "linear",
         budget_s=budget_s,
         flush_bytes=flush_bytes,
-        keep=dense[:1],
+        dense=[kernel.name for kernel in found if kernel.format == "dense"],
     )
     timed = [
-        Measured(name, spent, item.seconds, item.prepared.nbytes)
-        for (name, item), spent in zip(packed.items(), times, strict=True)
+        Measured(name, span.time_s, item.seconds, item.prepared.nbytes, span.dropped, span.noise)
+        for (name, item), span in zip(packed.items(), spans, strict=True)
     ]
     return (*timed, *(Measured(name, None, None, None, why) for name, why in dropped.items()))
 
