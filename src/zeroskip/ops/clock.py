@@ -111,7 +111,7 @@ def measure(
     dropped |= _behind({i: bench.least()[i] for i in alive}, sides)
     rest = [i for i in alive if i not in dropped]
     if len(rest) > 1:
-        bench.turns(rest, (1 - _SCREEN_SHARE) * budget_s, _DUEL_TURNS)
+        bench.turns(rest, max(0.0, budget_s - bench.spent_s), _DUEL_TURNS)
     return [Span(*quartile(bench.figures[i]), dropped.get(i)) for i in everyone]
 
 
@@ -194,7 +194,7 @@ class _Bench:
         self._touch_s = [0.0] * len(prepared)
         self._awake: str | None = None
         self._backward = False
-        self._spent_s = 0.0
+        self.spent_s = 0.0
 
     def least(self) -> dict[int, float]:
         """The best turn of each."""
@@ -215,9 +215,9 @@ class _Bench:
         """Turns until the time is spent, but at least and at most so many."""
         one = len({self._origins[i] for i in candidates}) == 1
         slice_s = budget_s / _SLICES / max(1, len(candidates))
-        before, start = self._spent_s, time.perf_counter()
+        before, start = self.spent_s, time.perf_counter()
         for done in range(count[1]):
-            spent, passed = self._spent_s - before, time.perf_counter() - start
+            spent, passed = self.spent_s - before, time.perf_counter() - start
             if done >= count[0] and (spent >= budget_s or passed >= (1 + _ASIDE) * budget_s):
                 break
             self.turn(candidates, min(slice_s, _SLICE_S) if one else slice_s)
@@ -254,7 +254,7 @@ class _Bench:
         for _ in range(repeats):
             self.run(candidate)
         spent = time.perf_counter() - start
-        self._spent_s += spent
+        self.spent_s += spent
         return spent / repeats
 
     def _walk(self, candidate: int) -> None:

@@ -17,7 +17,7 @@ SECOND_GAINS = 1.10
 # One packing for all sizes: time times the fourth root of bytes is least, so a third fewer bytes outweigh 10 % of time.
 BYTES_WEIGH = 0.25
 # Two packings closer than this at one size are equally fast; the smaller one is taken.
-TIE = 1.03
+TIE = 1.01
 
 
 def choose(group: Group, sizes: Sequence[int], optimize: str, *, ignored: Sequence[int] = ()) -> tuple[Choice, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,6 +13,7 @@ import numpy as np
 from .._errors import InvalidArgument, UnsupportedModel
 from ..io import DENSE
 from ..kernels import Prepared, registry
+from ..ops.clock import quartile
 from .choose import choose
 from .compile import Settings, read_layers
 from .layerplan import Choice, LayerPlan, Memory, lane_limits, report_text
@@ -209,7 +209,7 @@ def torch_dense(weight: Any) -> Prepared:
 
 
 def _interleaved(prepared: Mapping[str, Prepared], n: int, share_s: float) -> dict[str, float]:
-    """Median seconds of a run of each.
+    """Seconds of a run of each, lower quartiles: what disturbs a run makes it longer.
 
     Each sample has a warm-up run and is long: torch's threads keep spinning for a while after its own product, and
     would be counted against whoever runs next (docs/compile.md has the figures).
@@ -234,7 +234,7 @@ def _interleaved(prepared: Mapping[str, Prepared], n: int, share_s: float) -> di
             break
         for name, item in prepared.items():
             spans[name].append(sample(item, inner[name]))
-    return {name: statistics.median(found) for name, found in spans.items()}
+    return {name: quartile(found)[0] for name, found in spans.items()}
 
 
 def _swap(module: Any, layer: Layer, linear: Any, choices: tuple[Choice, ...], sizes: Sequence[int]) -> LayerPlan:

@@ -7,7 +7,6 @@ caches, so a kernel at one token is timed over several of them, with weights tha
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,8 @@ from ..formats import SparseMatrix
 from ..io import DENSE, Matrix
 from ..kernels import Kernel
 from ..ops import _cache
-from ..ops.choice import HOPELESS, hopeless, statistics_of
+from ..ops.choice import hopeless, statistics_of
+from ..ops.clock import CLOSE, HOPELESS, quartile
 from .packing import Packed, native, native_kernels, pack, threaded
 from .values import FLOAT32, Values
 
@@ -31,6 +31,8 @@ WORTH_TRYING = 0.2
 SAME_SPARSITY = 0.01
 _SAMPLE_S = 50e-6
 _ROUNDS = (3, 31)
+# One run of a kernel may be disturbed, and it would be hopeless; so many tell.
+_TRIES = 3
 _MOST_COPIES = 16
 _SHARE_S = 0.4
 
@@ -218,7 +220,7 @@ def _measure(
     for n in sizes:
         cold = cold_bytes if n == 1 else 0
         packs = {kernel.name: _copies(kernel, group, first[kernel.name], cold) for kernel in kernels}
-        for name, span in interleaved(packs, n, share_s, keep, cold).items():
+        for name, span in interleaved(packs, n, share_s, keep, cold, close=CLOSE).items():
             times[name][n] = span
     return [Timing(k.name, k.format, k.dtype, first[k.name].nbytes, times[k.name]) for k in kernels]
 
@@ -240,9 +242,17 @@ class HasPacked(Protocol):
 
 
 def interleaved(
-    packs: Mapping[str, Sequence[HasPacked]], n: int, share_s: float, keep: Collection[str], cold_bytes: int
+    packs: Mapping[str, Sequence[HasPacked]],
+    n: int,
+    share_s: float,
+    keep: Collection[str],
+    cold_bytes: int,
+    *,
+    close: float = math.inf,
 ) -> dict[str, float]:
-    """Median seconds of one run of each, taking turns so that a change of clock meets all of them.
+    """Seconds of one run of each, taking turns so that a change of clock meets all of them.
+
+    A disturbance makes a run longer and never shorter, so the lower quartile of the samples counts.
 
     With `cold_bytes`, a sample runs each copy once, and at least so much other memory is read between two samples of a
     kernel: the weights of the others in the round, and a walk over what these lack. Packing enough copies to overflow
@@ -252,8 +262,9 @@ def interleaved(
         packs: By name, copies of a matrix as one kernel takes it.
         n: Columns of x.
         share_s: Time for all together; fewer than three rounds are run only where a round takes longer than that.
-        keep: Names that are timed to the end however slow they are.
+        keep: Names that are not hopeless however slow they are: the dense ones, which are a side of their own.
         cold_bytes: Memory that the caches cannot hold; 0 to leave weights where they are.
+        close: After three rounds go on with those that are at most this much slower than the best of their side.
     """
     rows, columns = next(iter(packs.values()))[0].shape
     x = np.random.default_rng(0).standard_normal((columns, n), dtype=np.float32)
@@ -279,10 +290,13 @@ def interleaved(
         return found
 
     walk = walks(packs, 1)
-    turns = [{name: sample(copies[:1], 1, walk[name])[0] for name, copies in packs.items()} for _ in range(2)]
-    once = {name: min(turn[name] for turn in turns) for name in packs}
-    fastest = min(once.values())
-    alive = [name for name, span in once.items() if span <= HOPELESS * fastest or name in keep]
+    once = dict.fromkeys(packs, math.inf)
+    for done in range(_TRIES):
+        limit = HOPELESS * min(once.values()) if done > 1 else 0.0
+        for name in packs:
+            if once[name] > limit:
+                once[name] = min(once[name], sample(packs[name][:1], 1, walk[name])[0])
+    alive = [name for name in packs if once[name] <= HOPELESS * min(once.values()) or name in keep]
     # One run a sample where it is long enough for the clock: whoever interrupts it spoils one sample, not an average.
     inner = {name: 1 if cold_bytes else max(1, round(_SAMPLE_S / max(once[name], 1e-7))) for name in alive}
     round_s = sum(once[name] * len(packs[name]) * inner[name] for name in alive)
@@ -293,9 +307,19 @@ def interleaved(
     for done in range(_ROUNDS[1]):
         if done >= least and time.perf_counter() + round_s > end:
             break
+        if done == _ROUNDS[0]:
+            alive = _closest({name: min(spans[name]) for name in alive}, keep, close)
+            walk = walks(alive, None)
+            round_s = sum(once[name] * len(packs[name]) * inner[name] for name in alive)
         for name in alive:
             spans[name].extend(sample(packs[name], inner[name], walk[name]))
-    return {name: statistics.median(spans[name]) if spans.get(name) else once[name] for name in packs}
+    return {name: quartile(spans[name])[0] if spans.get(name) else once[name] for name in packs}
+
+
+def _closest(least: Mapping[str, float], dense: Collection[str], close: float) -> list[str]:
+    """Of dense kernels and of sparse ones, those that are not far behind the best of them."""
+    sides = [{name: least[name] for name in least if (name in dense) == side} for side in (True, False)]
+    return [name for name in least for side in sides if name in side and side[name] <= close * min(side.values())]
 
 
 def _new_shapes_first(groups: Sequence[Group]) -> list[Group]:

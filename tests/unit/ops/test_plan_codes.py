@@ -63,7 +63,7 @@ def test_the_reason_says_that_values_are_dequantised_or_x_is_rounded(monkeypatch
 
     def fastest(wanted):
         def measure(prepared, n, **settings):
-            return [1e-6 if item.kernel.startswith(wanted) else 2e-6 for item in prepared]
+            return [choice.Span(1e-6 if item.kernel.startswith(wanted) else 2e-6) for item in prepared]
 
         return measure
 

@@ -272,3 +272,48 @@ def test_what_others_read_is_not_walked_over_again(cold, walked, monkeypatch):
     lacking = {max(0, cold - 400 + own) // 4 * 4 for own in (100, 150)} - {0}
     assert set(log) == lacking
     assert walked <= lacking
+
+
+class Packing:
+    """A matrix that takes no bytes; its own packed form."""
+
+    shape, nbytes = (4, 4), 0
+
+    def __init__(self, name):
+        self.name, self.packed = name, self
+
+
+class Made:
+    """A native module whose kernels take made-up times, the last one over again, of a clock that stands otherwise."""
+
+    def __init__(self, monkeypatch, **seconds):
+        self.now, self.seconds, self.runs = 0.0, seconds, dict.fromkeys(seconds, 0)
+        self.packs = {name: [Packing(name)] for name in seconds}
+        monkeypatch.setattr(measure, "native", lambda: self)
+        monkeypatch.setattr(measure, "time", self)
+
+    def perf_counter(self):
+        return self.now
+
+    def run(self, packing, *_):
+        spans, done = self.seconds[packing.name], self.runs[packing.name]
+        self.now += spans[min(done, len(spans) - 1)]
+        self.runs[packing.name] += 1
+
+
+def test_the_time_goes_to_those_close_to_the_best_of_their_side(monkeypatch):
+    made = Made(monkeypatch, dense=[2e-3], worse=[3e-3], sparse=[1e-3], close=[1.1e-3], far=[1.3e-3])
+    found = measure.interleaved(made.packs, 8, 0.05, {"dense", "worse"}, 0, close=1.15)
+    assert found == pytest.approx({"dense": 2e-3, "worse": 3e-3, "sparse": 1e-3, "close": 1.1e-3, "far": 1.3e-3})
+    assert made.runs["worse"] == made.runs["far"] == 2 + 3
+    assert made.runs["dense"] == made.runs["sparse"] == made.runs["close"] > 2 + 6
+    made = Made(monkeypatch, dense=[2e-3], worse=[3e-3], sparse=[1e-3])
+    measure.interleaved(made.packs, 8, 0.05, {"dense"}, 0)
+    assert len(set(made.runs.values())) == 1  # analyze wants all of them
+
+
+def test_a_disturbed_run_makes_no_kernel_hopeless_and_moves_no_figure(monkeypatch):
+    made = Made(monkeypatch, dense=[2e-3], sparse=[9e-3, 9e-3, 1e-3, 3e-3, 1e-3, 3e-3, 1e-3], slow=[9e-3])
+    found = measure.interleaved(made.packs, 8, 0.05, {"dense"}, 0)
+    assert found["sparse"] == pytest.approx(1e-3)
+    assert made.runs["slow"] == 3
