@@ -5,8 +5,10 @@ A change of meaning or a field taken away raises `VERSION`; a field added does n
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from .._errors import InvalidArgument
@@ -78,6 +80,27 @@ CHOICES = ("taken", "considered")
 
 _OF_A_FILE = frozenset({"matrix", "model", "method", "level"})
 _ALWAYS_NULLABLE = _OF_A_FILE | {"group", "choice", "reason", "torch_speedup", "dense_kernel", "speedup", "commit"}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file that `--out` wrote.
+
+    Raises:
+        InvalidArgument: If it cannot be read, or a line is no row; naming the line.
+    """
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"bench summary: {path} cannot be read ({error}); pass a file of --out.") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            check_row(row if isinstance(row, dict) else {})
+        except (ValueError, RecursionError) as error:
+            raise InvalidArgument(f"bench summary: line {number} of {path} is no row ({error}).") from None
+        rows.append(row)
+    return rows
 
 
 def check_row(row: Mapping[str, Any]) -> None:

@@ -16,6 +16,9 @@ Ratios = dict[str, float]
 
 ALL = "all"
 BEST_DENSE, BEST_SPARSE = "best dense", "best sparse"
+MEDIAN, TENTH = "time_s", "time_q10_s"
+# `plan` may be so much slower than dense, for noise; and so many cells may be worse than a share that is named.
+ALLOWED, WORST_SHARE = 0.97, 0.05
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class Cell:
         what = first["matrix"] or f"{first['m']}x{first['k']}, {first['sparsity'] * 100:g} % zeros"
         return f"{what}, N = {self.n}"
 
-    def fastest(self, wanted: Callable[[Row], bool]) -> Row | None:
-        return min(filter(wanted, self.rows), key=lambda row: float(row["time_s"]), default=None)
+    def fastest(self, wanted: Callable[[Row], bool], by: str = MEDIAN) -> Row | None:
+        return min(filter(wanted, self.rows), key=lambda row: float(row[by]), default=None)
 
     def ours(self) -> Row | None:
         return self.fastest(lambda row: row["role"] == "candidate")
@@ -61,9 +64,23 @@ class Cell:
     def taken(self) -> Row | None:
         return self.fastest(lambda row: row["choice"] == "taken")
 
-    def best_single(self) -> Row | None:
+    def best_single(self, by: str = MEDIAN) -> Row | None:
         """The fastest of what `plan` weighed, and of our kernels beside: in the layout that it measures."""
-        return self.fastest(lambda row: row["choice"] is not None or row["role"] == "candidate")
+        return self.fastest(lambda row: row["choice"] is not None or row["role"] == "candidate", by)
+
+    def best_dense(self, by: str = MEDIAN, *, weighed: bool = False) -> Row | None:
+        """The fastest dense product of a rival; with `weighed`, of those that `plan` weighed, ours among them."""
+        if weighed:
+            return self.fastest(lambda row: row["choice"] is not None and row["format"] == "dense", by)
+        return self.fastest(lambda row: row["role"] == "dense", by)
+
+    def why_not_weighed(self, rival: Row) -> str | None:
+        """Why `plan` could not take this dense product; None where it could."""
+        if rival["choice"] is not None:
+            return None
+        if any(row["kernel"] == rival["kernel"] and row["choice"] is not None for row in self.rows):
+            return f"plan weighs it in columns, not in {rival['layout']}"
+        return f"plan does not weigh {rival['origin']}"
 
     def rivals(self) -> dict[str, float]:
         """Seconds of each rival, at its best layout, and of the best of each kind."""
@@ -91,20 +108,22 @@ def geometric_mean(values: Sequence[float]) -> float:
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
-def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """JSON-able: `ratios`, one object for each (n, method, level); `choice` and `lowest` for all cells, or None.
+def summarise(*runs: Sequence[Row]) -> dict[str, Any]:
+    """What the rows of all runs say together, JSON-able: `ratios`, one object for each (value type, n, method, level);
+    `choice` and `lowest` for all cells, or None.
 
     `ratios` has the geometric mean of the time of each rival that ran in all of its cells over ours, and over auto.
-    `choice` has auto over the best single kernel, `lowest` the smallest ratio of the best dense product to auto.
+    `choice` has auto over the best single kernel, `lowest` the smallest ratio of the best dense product to auto, and
+    under `weighed` of the best of those that `plan` could take. `tenths` are the same of tenth percentiles.
     """
-    found = cells(rows)
+    found = [cell for rows in runs for cell in cells(rows)]
     return {"ratios": list(_ratios(found)), "choice": _choice(found), "lowest": _lowest(found)}
 
 
 def _ratios(found: Sequence[Cell]) -> Iterator[dict[str, Any]]:
     """Each method at each level, then each method, then all methods, where that is more than one."""
-    for n in sorted({cell.n for cell in found}):
-        here = [cell for cell in found if cell.n == n]
+    for dtype, n in sorted({(cell.dtype, cell.n) for cell in found}):
+        here = [cell for cell in found if (cell.dtype, cell.n) == (dtype, n)]
         methods = sorted({cell.method for cell in here})
         for method in methods:
             own = [cell for cell in here if cell.method == method]
@@ -144,16 +163,22 @@ def _over(found: Sequence[Cell], who: Callable[[Cell], Row | None]) -> Ratios:
 
 def _choice(found: Sequence[Cell]) -> dict[str, Any] | None:
     """The time of auto over that of the best single kernel."""
-    chosen = [(cell, taken, best) for cell in found if (taken := cell.taken()) and (best := cell.best_single())]
+    whole = _over_best(found, MEDIAN)
+    return None if whole is None else {**whole, "tenths": _over_best(found, TENTH)}
+
+
+def _over_best(found: Sequence[Cell], by: str) -> dict[str, Any] | None:
+    chosen = [(cell, taken, best) for cell in found if (taken := cell.taken()) and (best := cell.best_single(by))]
     if not chosen:
         return None
-    ratios = [float(taken["time_s"]) / float(best["time_s"]) for _, taken, best in chosen]
+    ratios = [float(taken[by]) / float(best[by]) for _, taken, best in chosen]
     worst = max(range(len(chosen)), key=ratios.__getitem__)
     cell, taken, best = chosen[worst]
     return {
         "cells": len(chosen),
         "geometric_mean": geometric_mean(ratios),
-        "total": sum(float(t["time_s"]) for _, t, _ in chosen) / sum(float(b["time_s"]) for _, _, b in chosen),
+        "p95": sorted(ratios)[math.ceil((1 - WORST_SHARE) * len(ratios)) - 1],
+        "total": sum(float(t[by]) for _, t, _ in chosen) / sum(float(b[by]) for _, _, b in chosen),
         "worst": ratios[worst],
         "worst_cell": cell.name,
         "worst_kernels": [taken["kernel"], best["kernel"]],
@@ -161,13 +186,29 @@ def _choice(found: Sequence[Cell]) -> dict[str, Any] | None:
 
 
 def _lowest(found: Sequence[Cell]) -> dict[str, Any] | None:
-    """The cell where auto is slowest beside the best dense product."""
+    """The cell where auto is slowest beside the best dense product of the run."""
+    whole = _beside_dense(found, MEDIAN)
+    if whole is None:
+        return None
+    parts = {"tenths": _beside_dense(found, TENTH), "weighed": _beside_dense(found, MEDIAN, weighed=True)}
+    return {**whole, **parts}
+
+
+def _beside_dense(found: Sequence[Cell], by: str, *, weighed: bool = False) -> dict[str, Any] | None:
     ratios = [
-        (cell.rivals()[BEST_DENSE] / float(taken["time_s"]), cell, taken)
+        (float(rival[by]) / float(taken[by]), cell, taken, rival)
         for cell in found
-        if (taken := cell.taken()) and BEST_DENSE in cell.rivals()
+        if (taken := cell.taken()) and (rival := cell.best_dense(by, weighed=weighed))
     ]
     if not ratios:
         return None
-    ratio, cell, taken = min(ratios, key=lambda item: item[0])
-    return {"cells": len(ratios), "ratio": ratio, "cell": cell.name, "kernel": taken["kernel"]}
+    ratio, cell, taken, rival = min(ratios, key=lambda item: item[0])
+    return {
+        "cells": len(ratios),
+        "below": sum(item[0] < ALLOWED for item in ratios),
+        "ratio": ratio,
+        "cell": cell.name,
+        "kernel": taken["kernel"],
+        "rival": rival["kernel"] + ("" if rival["layout"] == "columns" else f" ({rival['layout']})"),
+        "not_weighed": cell.why_not_weighed(rival),
+    }

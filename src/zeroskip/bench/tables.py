@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from .summary import BEST_DENSE, BEST_SPARSE, cells
+from .summary import ALLOWED, BEST_DENSE, BEST_SPARSE, cells
 
 _NUMERIC = frozenset("0123456789.,+-x% ")
 
@@ -109,11 +109,12 @@ def spmm_ratios(summary: Mapping[str, Any]) -> str:
     found = summary["ratios"]
     single = {name for line in found for name in line["ours"] if name not in (BEST_DENSE, BEST_SPARSE)}
     columns = [*sorted(single), *(name for name in (BEST_SPARSE, BEST_DENSE) if any(name in x["ours"] for x in found))]
-    lines = []
+    several, lines = len({entry["dtype"] for entry in found}) > 1, []
     for entry in found:
         level = entry["level"]
         zeros = f"{level * 100:g} %" if isinstance(level, float) else level or ""
-        head = {"pattern": entry["method"], "zeros": zeros, "N": str(entry["n"]), "matrices": str(entry["cells"])}
+        head = {"values": entry["dtype"]} if several else {}
+        head |= {"pattern": entry["method"], "zeros": zeros, "N": str(entry["n"]), "matrices": str(entry["cells"])}
         for who, word in (("ours", "our best"), ("auto", "auto")):
             if entry[who]:
                 lines.append({**head, "against": word, **{name: _ratio(entry[who].get(name)) for name in columns}})
@@ -124,18 +125,34 @@ def spmm_choice(summary: Mapping[str, Any]) -> Iterator[str]:
     """Sentences about the choice; none where nothing was chosen."""
     choice, lowest = summary["choice"], summary["lowest"]
     if choice is not None:
-        taken, best = choice["worst_kernels"]
-        instead = f"{taken}, not {best}" if taken != best else taken
         yield (
             f"auto takes {choice['geometric_mean']:.3f} times the best single kernel (geometric mean of "
-            f"{choice['cells']} cells; {choice['total']:.3f} of all their time); at worst {choice['worst']:.2f} times, "
-            f"at {choice['worst_cell']}: {instead}"
+            f"{choice['cells']} cells; {choice['total']:.3f} of all their time); {_worst(choice)}"
         )
+        tenths = choice["tenths"]
+        yield f"  of tenth percentiles, which load moves less: {tenths['geometric_mean']:.3f} times; {_worst(tenths)}"
     if lowest is not None:
-        yield (
-            f"auto is {lowest['ratio']:.2f} times as fast as the best dense product where it is slowest beside it, at "
-            f"{lowest['cell']}: {lowest['kernel']}"
-        )
+        yield f"auto against the best dense product of the run: {_beside(lowest)}"
+        yield f"  of tenth percentiles: {_beside(lowest['tenths'])}"
+    if lowest is not None and lowest["weighed"] is not None:
+        yield f"  against those dense products that plan weighed, ours among them: {_beside(lowest['weighed'])}"
+
+
+def _worst(part: Mapping[str, Any]) -> str:
+    taken, best = part["worst_kernels"]
+    instead = f"{taken}, not {best}" if taken != best else taken
+    return (
+        f"95 % of the cells at most {part['p95']:.2f} times, at worst {part['worst']:.2f} times, at "
+        f"{part['worst_cell']}: {instead}"
+    )
+
+
+def _beside(part: Mapping[str, Any]) -> str:
+    why = f", which plan could not take ({part['not_weighed']})" if part["not_weighed"] else ""
+    return (
+        f"{part['ratio']:.2f} times as fast where it is slowest beside it, at {part['cell']}: {part['kernel']} against "
+        f"{part['rival']}{why}; {part['below']} of {part['cells']} cells are below {ALLOWED:g}"
+    )
 
 
 def spmm_summary(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -33,6 +33,7 @@ examples:
   zeroskip bench spmm                                        the defaults: 4096x4096, 50 to 98 %, N = 1, 32, 128
   zeroskip bench spmm --shape 2048x2048,4096x4096 --sparsity 0.5,0.8,0.9,0.95,0.98 --n 8,16,32,128 --threads 2
   zeroskip bench spmm --shape 4096x4096 --sparsity 0.9 --n 128 --kernels 'spmm_csr_*' --peers all --out rows.jsonl
+  zeroskip bench summary rows.jsonl more.jsonl               means, and what the choice cost, over several runs
 """
 
 NESTED = True
@@ -109,9 +110,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="FILE", help="write rows to FILE as JSON lines, each as soon as it is there"
     )
     add_output_options(spmm)
+    summary = kinds.add_parser(
+        "summary",
+        help="what the rows of several runs say together",
+        description="Print the geometric means, and how well the choice did, over the rows of files that --out wrote.",
+        formatter_class=Help,
+    )
+    summary.add_argument("files", nargs="+", type=Path, metavar="FILE", help="rows, as JSON lines")
+    add_output_options(summary)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
+    return _summary(args, console) if args.op == "summary" else _spmm(args, console)
+
+
+def _summary(args: argparse.Namespace, console: Console) -> int:
+    from ..bench.schema import read_rows
+    from ..bench.summary import summarise
+    from ..bench.tables import spmm_choice, spmm_ratios
+
+    summary = summarise(*map(read_rows, args.files))
+    console.show(spmm_ratios(summary))
+    for sentence in spmm_choice(summary):
+        console.show(f"\n{sentence}")
+    console.emit(summary)
+    return 0
+
+
+def _spmm(args: argparse.Namespace, console: Console) -> int:
     from ..bench.machine import describe, use_threads
     from ..bench.spmm import bench_spmm
     from ..bench.summary import summarise

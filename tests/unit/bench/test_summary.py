@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from zeroskip import InvalidArgument
 from zeroskip.bench import spmm
+from zeroskip.bench.schema import read_rows
 from zeroskip.bench.spmm import SpmmSettings, bench_spmm
 from zeroskip.bench.summary import cells, geometric_mean, summarise
 from zeroskip.bench.tables import spmm_choice, spmm_files, spmm_ratios
+from zeroskip.cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +51,7 @@ def row(kernel: str, time_s: float | None, **fields: Any) -> dict[str, Any]:
         "layout": "columns",
     }
     of_file = {"matrix": None, "model": None, "method": None, "level": None, "choice": None}
-    return {**base, **where, **of_file, **fields}
+    return {"time_q10_s": time_s, **base, **where, **of_file, **fields}
 
 
 def two_shapes() -> list[dict[str, Any]]:
@@ -86,13 +91,54 @@ def test_what_the_choice_cost() -> None:
     assert (lowest["ratio"], lowest["kernel"], lowest["cells"]) == (pytest.approx(2.5 / 3.0), "ours2", 2)
     sentences = list(spmm_choice(found))
     assert "at worst 1.50 times, at 16x8, 50 % zeros, N = 4: ours2, not ours" in sentences[0]
-    assert sentences[1].startswith("auto is 0.83 times as fast as the best dense product")
+    assert sentences[2] == (
+        "auto against the best dense product of the run: 0.83 times as fast where it is slowest beside it, at 16x8, "
+        "50 % zeros, N = 4: ours2 against torch, which plan could not take (plan does not weigh torch); 1 of 2 cells "
+        "are below 0.97"
+    )
 
 
 def test_what_plan_cannot_take_is_no_best_single_kernel() -> None:
     rows = [row("torch", 1.0, layout="rows"), row("torch", 3.0, choice="taken"), row("ours", 4.0, choice="considered")]
     assert summarise(rows)["choice"]["worst"] == 1.0
-    assert summarise(rows)["lowest"]["ratio"] == pytest.approx(1 / 3)
+    lowest = summarise(rows)["lowest"]
+    assert (lowest["ratio"], lowest["below"], lowest["rival"]) == (pytest.approx(1 / 3), 1, "torch (rows)")
+    assert lowest["not_weighed"] == "plan weighs it in columns, not in rows"
+    assert (lowest["weighed"]["ratio"], lowest["weighed"]["not_weighed"]) == (1.0, None)
+
+
+def test_a_rival_that_plan_does_not_weigh_is_said() -> None:
+    rows = [row("ours", 1.0, choice="taken"), row("torch", 1.1, choice="considered"), row("numpy", 0.5)]
+    lowest = summarise(rows)["lowest"]
+    assert (lowest["ratio"], lowest["not_weighed"]) == (0.5, "plan does not weigh numpy")
+    assert (lowest["weighed"]["ratio"], lowest["weighed"]["rival"]) == (pytest.approx(1.1), "torch")
+    assert (
+        "which plan could not take (plan does not weigh numpy); 1 of 1 cells" in list(spmm_choice(summarise(rows)))[2]
+    )
+
+
+def test_95_percent_of_the_cells_and_tenth_percentiles() -> None:
+    """Of 40 cells the choice is bad in three, by medians; by tenth percentiles in one."""
+    rows = []
+    for m in range(1, 41):
+        off = {1: 2.0, 2: 1.5, 3: 1.2}.get(m, 1.0)
+        rows.append(row("ours", off, m=m, choice="taken", time_q10_s=0.9 * (off if m == 1 else 1.0)))
+        rows.append(row("ours2", 1.0, m=m, choice="considered", time_q10_s=0.9))
+    choice = summarise(rows)["choice"]
+    assert (choice["worst"], choice["p95"]) == (2.0, 1.2)
+    tenths = choice["tenths"]
+    assert (tenths["worst"], tenths["p95"]) == (pytest.approx(2.0), pytest.approx(1.0))
+    assert tenths["geometric_mean"] == pytest.approx(2 ** (1 / 40))
+    assert "95 % of the cells at most 1.20 times, at worst 2.00 times" in next(spmm_choice(summarise(rows)))
+
+
+def test_cells_without_zeros() -> None:
+    rows = [row("ours", 2.0, sparsity=0.0, choice="considered"), row("torch", 1.0, sparsity=0.0, choice="taken")]
+    summary = summarise(rows)
+    assert [line["level"] for line in summary["ratios"]] == [0.0]
+    assert "0 %" in spmm_ratios(summary).splitlines()[-1]
+    assert "8x8, 0 % zeros, N = 4" in next(spmm_choice(summary))
+    assert summary["lowest"]["ratio"] == 1.0
 
 
 def test_without_auto_and_without_rivals() -> None:
@@ -147,3 +193,31 @@ def test_quantised_kernels_beside_a_float32_baseline() -> None:
     assert integer["nm"]["speedup"] > 0
     assert {item["choice"] for item in integer.values()} <= {"taken", "considered"}
     assert cells(rows)[0].dtype == "int8"
+
+
+def test_several_runs_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files, runs = [], []
+    for name, dtype in (("a", "float32"), ("b", "float16")):
+        files.append(str(tmp_path / name))
+        words = ["--shape", "32x48", "--sparsity", "0,0.5", "--n", "4", "--dtype", dtype, "--budget", "0.02"]
+        assert main(["bench", "spmm", *words, "--peers", "numpy", "--rounds", "1", "--out", files[-1], "--json"]) == 0
+        runs.append(json.loads(capsys.readouterr().out)["rows"])
+    assert main(["bench", "summary", *files, "--json"]) == 0
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert found == summarise(*runs)
+    assert found["choice"]["cells"] == 4
+    assert found["lowest"]["cells"] == 4
+    assert [(line["dtype"], line["level"]) for line in found["ratios"]] == [
+        (dtype, level) for dtype in ("float16", "float32") for level in (0.0, 0.5, "all")
+    ]
+    assert "auto against the best dense product of the run" in shown.err
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"no", b"\xff", b"[" * 100_000])
+def test_a_file_without_rows_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(InvalidArgument, match="bench summary: "):
+        read_rows(tmp_path / "a")
+    with pytest.raises(InvalidArgument, match="cannot be read"):
+        read_rows(tmp_path / "none")
