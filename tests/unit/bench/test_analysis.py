@@ -210,6 +210,21 @@ def test_spots_time_dense_and_sparse(small: None) -> None:
     assert made.failures == []
 
 
+@pytest.mark.parametrize("n", [1, 8])
+def test_kernels_made_for_few_columns_and_for_codes_are_weighed(small: None, n: int) -> None:
+    """All that take the matrix, and of those made for a number of columns the ones for this number."""
+    made = measured()
+    made.measure([Form.parse("csr"), Form.parse("bitmask")], {"float32": (1, 8), "int8": (1, 8)}, 0.75)
+    made.measure([Form.parse("nm")], {"float32": (1, 8), "int8": (1, 8)}, 0.75)
+    forms = [Form.parse(text) for text in ("csr", "bitmask", "nm")]
+    ours = [kernel for form in forms for dtype in ("float32", "int8") for kernel in spots.kernels_of(form, dtype)]
+    fitting = {kernel.name for kernel in ours if not spots.wrong_size(kernel.name, n)}
+    assert {point.kernel for point in made.points if point.n == n} == fitting
+    assert {point.x for point in made.points if point.n == n and "i32acc" in point.kernel} == {"int8"}
+    if any(kernel.isa != "scalar" for kernel in ours):
+        assert any(name.endswith({1: "_n1", 8: "_n16"}[n]) for name in fitting)
+
+
 def test_a_wrong_kernel_is_a_failure_and_not_timed(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     made = measured()
     kernel = spots.kernels_of(Form.parse("csr"), "float32")[0]
