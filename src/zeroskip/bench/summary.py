@@ -83,13 +83,13 @@ class Cell:
         return f"plan does not weigh {rival['origin']}"
 
     def rivals(self) -> dict[str, float]:
-        """Seconds of each rival, at its best layout, and of the best of each kind."""
+        """Seconds of each rival, at its best layout, and of the best of each kind; those that round B are of none."""
         times: dict[str, float] = {}
         for row in self.rows:
-            if row["role"] != "candidate":
-                kind = BEST_DENSE if row["role"] == "dense" else BEST_SPARSE
-                for name in (f"{row['origin']} {row['format']}", kind):
-                    times[name] = min(times.get(name, math.inf), float(row["time_s"]))
+            own = f"{row['origin']} {row['format']}"
+            names = {"dense": (own, BEST_DENSE), "peer": (own, BEST_SPARSE), "rounded": (f"{own} {row['dtype']}",)}
+            for name in names.get(row["role"], ()):
+                times[name] = min(times.get(name, math.inf), float(row["time_s"]))
         return times
 
 

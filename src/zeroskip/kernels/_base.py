@@ -95,6 +95,16 @@ class Kernel(Protocol):
 registry: Registry[Kernel] = Registry("kernel", "zeroskip.kernels")
 
 
+def x_dtype_of(kernel: Kernel) -> str:
+    """What a kernel makes of x: float32, as it comes; bfloat16, rounded; int8, rounded with a scale a column.
+
+    Kernels that round x say so by an attribute, `x_dtype` or `integer`; what is not float32 has an accuracy of its own
+    and never stands for a float32 product.
+    """
+    given = getattr(kernel, "x_dtype", None)
+    return str(given) if given else "int8" if getattr(kernel, "integer", False) else "float32"
+
+
 @dataclass(frozen=True)
 class KernelInfo:
     """The descriptive half of a kernel; peers inherit it."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..formats import BSR, COO, NM, SparseMatrix, value_bytes
-from ..kernels import Kernel, newest, registry
+from ..kernels import Kernel, newest, registry, x_dtype_of
 from .clock import HOPELESS, SETTLE_MAX_S, Span, measure, settle
 
 __all__ = [
@@ -69,7 +69,7 @@ def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel
     to 8 bits, count only where `x_dtype` is int8. torch counts only where the program has imported it already.
     """
     usable = [kernel for kernel in registry if kernel.why_not() is None and kernel.rejects(a, n) is None]
-    usable = [kernel for kernel in usable if x_dtype == "int8" or not rounds_x(kernel)]
+    usable = [kernel for kernel in usable if x_dtype_of(kernel) in ("float32", x_dtype)]
     native = newest([kernel for kernel in usable if kernel.origin == "native"])
     dense = [kernel for kernel in native if kernel.format == "dense" and kernel.dtype in (a.dtype, "float32")]
     sparse = [kernel for kernel in native if kernel.format != "dense"]
@@ -84,7 +84,7 @@ def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel
 
 def rounds_x(kernel: Kernel) -> bool:
     """Whether a kernel rounds x to int8 and adds products of codes in integers."""
-    return bool(getattr(kernel, "integer", False))
+    return x_dtype_of(kernel) == "int8"
 
 
 def estimate(kernel: Kernel, a: SparseMatrix, n: int) -> float:

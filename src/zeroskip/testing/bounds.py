@@ -46,6 +46,10 @@ more rounding for sx:
     |C - A (q sx)| <= sx sum of |A| over such elements + (t + 4) u (|A| |q sx| + |bias|) + u_out |C|.
 
 A column of x with a NaN or an infinity has no scale: all its results are NaN, also those of empty rows.
+
+**Kernels that round x to bfloat16** (`x_dtype="bfloat16"`) are held against the product with the rounded x: rounding a
+number has one result. Where the product is rounded as well before anything is added (`sum_dtype`), it is off by u of
+that type, and by half of its smallest subnormal, and a bias meets one more rounding.
 """
 
 from __future__ import annotations
@@ -58,7 +62,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .._errors import InvalidArgument
-from ..formats import UNIT_ROUNDOFF, SparseMatrix, to_numpy
+from ..formats import UNIT_ROUNDOFF, SparseMatrix, to_bits, to_float32, to_numpy
+from ..kernels import Kernel, x_dtype_of
 from ..ops import reference
 
 Float64 = npt.NDArray[np.float64]
@@ -67,6 +72,7 @@ Product = Callable[..., Float64]
 LIPSCHITZ = {None: 1.0, "relu": 1.0, "tanh": 1.0, "gelu": 1.1290, "gelu_tanh": 1.1300, "silu": 1.0999}
 EVALUATION = 8.0
 _HALF_SUBNORMAL = 2.0**-150
+_HALF_SUBNORMALS = {"float32": _HALF_SUBNORMAL, "bfloat16": 2.0**-134, "float16": 2.0**-25}
 _TINY = 2.0**-119
 _CODE_PRODUCT = 127 * 254
 
@@ -97,6 +103,7 @@ def bound(
     acc_dtype: str = "float32",
     x_dtype: str = "float32",
     rounded_x: bool = False,
+    sum_dtype: str = "float32",
     multiply: Product = reference.stored_product,
 ) -> Bound:
     """The result of activation(A @ x + bias) and the error that is allowed in each element.
@@ -108,19 +115,22 @@ def bound(
         activation: As in `ops.spmm`.
         out_dtype: Value type of the result.
         acc_dtype: Value type of the sums.
-        x_dtype: float32, or int8 for a kernel that rounds x to int8 codes, a scale for each column.
+        x_dtype: float32; bfloat16; or int8 for a kernel that rounds x to int8 codes, a scale for each column.
         rounded_x: With int8, compare with the product of the rounded x: finds errors that the rounding of x hides.
+        sum_dtype: What a sum of products is rounded to before bias and activation.
         multiply: The product in float64, as `reference.stored_product`, by another way.
     """
-    if x_dtype not in ("float32", "int8") or (x_dtype == "int8" and a.scales is None):
+    if x_dtype not in ("float32", "bfloat16", "int8") or (x_dtype == "int8" and a.scales is None):
         raise InvalidArgument(
-            f"bound: x_dtype is {x_dtype!r} and a is {a.dtype}, x is float32 or, where a is int8 or int4, int8; "
-            "choose one of these."
+            f"bound: x_dtype is {x_dtype!r} and a is {a.dtype}, x is float32, bfloat16 or, where a is int8 or int4, "
+            "int8; choose one of these."
         )
     column = None if bias is None else np.asarray(bias, dtype=np.float64)[:, None]
     u_acc = UNIT_ROUNDOFF[acc_dtype]
     if x_dtype == "int8":
         product, error = _integer_sum(a, x, column, u_acc, rounded_x, multiply)
+    elif sum_dtype != "float32" or x_dtype == "bfloat16":
+        product, error = _narrow_sum(a, x, column, u_acc, (x_dtype, sum_dtype), multiply)
     else:
         product, error = _sum(a, x, column, u_acc, multiply)
     expected = reference.activate(product, activation)
@@ -142,6 +152,23 @@ def _sum(a: SparseMatrix, x: Any, bias: Float64 | None, u: float, multiply: Prod
         product, magnitude, terms = product + bias, magnitude + np.abs(bias), terms + 1
     with np.errstate(invalid="ignore"):
         return product, (terms + 1) * (u * magnitude + _HALF_SUBNORMAL)
+
+
+def _narrow_sum(
+    a: SparseMatrix, x: Any, bias: Float64 | None, u: float, dtypes: tuple[str, str], multiply: Product
+) -> tuple[Float64, Float64]:
+    """A @ x + bias in float64, x rounded, and the error of a kernel that rounds the product too."""
+    x_dtype, sum_dtype = dtypes
+    rounded = to_float32(to_bits(np.asarray(x, dtype=np.float32), x_dtype), x_dtype)
+    if sum_dtype == "float32":
+        return _sum(a, rounded, bias, u, multiply)
+    product, error = _sum(a, rounded, None, u, multiply)
+    with np.errstate(invalid="ignore"):
+        error = error + UNIT_ROUNDOFF[sum_dtype] * (np.abs(product) + error) + _HALF_SUBNORMALS[sum_dtype]
+        if bias is not None:
+            product = product + bias
+            error = error + u * (np.abs(product) + error)
+    return product, error
 
 
 def _integer_sum(
@@ -177,6 +204,14 @@ def _entries_a_row(a: SparseMatrix) -> Float64:
     return np.bincount(a.entries().rows, minlength=a.shape[0]).astype(np.float64)[:, None]
 
 
+def rounding_of(kernel: Kernel) -> dict[str, Any]:
+    """What a kernel rounds beside the values, as arguments of `bound`; with those it is held against the rounded x."""
+    x_dtype = x_dtype_of(kernel)
+    if x_dtype == "int8":
+        return {"x_dtype": x_dtype, "rounded_x": True}
+    return {} if x_dtype == "float32" else {"x_dtype": x_dtype, "sum_dtype": getattr(kernel, "sum_dtype", "float32")}
+
+
 def assert_within_bound(
     c: Any,
     a: SparseMatrix,
@@ -196,7 +231,7 @@ def assert_within_bound(
         bias: As in `bound`.
         activation: As in `bound`.
         transposed: Whether vectors lie in rows of c and x.
-        settings: `out_dtype`, `acc_dtype`, `x_dtype` and `rounded_x` of `bound`.
+        settings: `out_dtype`, `acc_dtype`, `x_dtype`, `rounded_x` and `sum_dtype` of `bound`.
     """
     found = to_numpy("assert_within_bound", "c", c)
     dense = to_numpy("assert_within_bound", "x", x)

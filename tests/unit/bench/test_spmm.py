@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from zeroskip.bench import operands, schema, spmm
 from zeroskip.bench.operands import Expected, Problem, vectors
 from zeroskip.bench.selection import meant_for, select
 from zeroskip.bench.spmm import SpmmSettings, bench_spmm, compare, worst_error
+from zeroskip.bench.summary import summarise
 from zeroskip.bench.tables import spmm_groups, spmm_summary, table
 from zeroskip.cli import main
 from zeroskip.kernels import registry
@@ -55,7 +57,7 @@ def test_the_bound_is_that_of_the_conformance_tests(
     theirs = testing.bound(a, b, x_dtype="int8", rounded_x=True) if integer else testing.bound(a, b)
     for limit in (operands.DENSE_ELEMS, 1):
         monkeypatch.setattr(operands, "DENSE_ELEMS", limit)
-        ours = Expected(a).bound(b, integer=integer)
+        ours = Expected(a).bound(b, SimpleNamespace(integer=integer))
         np.testing.assert_allclose(ours.expected, theirs.expected, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(ours.allowed, theirs.allowed, rtol=1e-9)
 
@@ -288,3 +290,34 @@ def test_tables() -> None:
         "a     10",
         "bcd    5",
     ]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_rival_that_rounds_b_is_no_baseline(dtype: str) -> None:
+    """Only where it is named, in both layouts, held against the product of the rounded operands."""
+    pytest.importorskip("torch")
+    rows = rows_of(kernels=["auto", "spmm_dense_bf16_torch"], peers=["torch", "numpy"], dtype=dtype)
+    rounded = [row for row in rows if row["kernel"] == "spmm_dense_bf16_torch"]
+    assert {(row["n"], row["layout"]) for row in rounded} == {(n, way) for n in (1, 8) for way in ("columns", "rows")}
+    assert {(row["role"], row["x_dtype"], row["status"], row["choice"]) for row in rounded} == {
+        ("rounded", "bfloat16", "ok", None)
+    }
+    assert all("bf16" not in row["dense_kernel"] for row in rows if row["status"] == "ok")
+    line = summarise(rows)["ratios"][0]
+    times = [row["time_s"] for row in rounded if row["n"] == 1]
+    ours = min(row["time_s"] for row in rows if row["n"] == 1 and row["role"] == "candidate" and row["status"] == "ok")
+    assert line["ours"]["torch dense bfloat16"] == pytest.approx(min(times) / ours)
+    assert "spmm_dense_bf16_torch" not in {kernel.name for kernel, _ in select(["auto"], ["all"], dtype)}
+
+
+def test_what_is_timed_of_it_is_what_was_checked() -> None:
+    torch = pytest.importorskip("torch")
+    a, x = testing.random_matrix((33, 65), 0.5, seed=1), vectors(0, 65, 9)
+    prepared = registry.get("spmm_dense_bf16_torch").prepare(a)
+    for transposed in (False, True):
+        given = np.ascontiguousarray(x.T) if transposed else x
+        out = np.empty((9, 33) if transposed else (33, 9), np.float32)
+        prepared.run(given, out, transposed=transposed)
+        call = spmm._call(prepared, given, np.empty(0, np.float32), transposed)
+        assert call().dtype == torch.bfloat16
+        np.testing.assert_array_equal(call().float().numpy(), out)

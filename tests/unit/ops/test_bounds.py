@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from zeroskip.formats import CSR
+from zeroskip.formats import CSR, to_bits, to_float32
 from zeroskip.kernels import ACTIVATIONS
 from zeroskip.kernels._epilogue import activate, erf
 from zeroskip.ops import reference
@@ -143,3 +143,28 @@ def test_random_inputs_keep_their_promises() -> None:
     assert np.count_nonzero(random_dense((200, 200), 0.9, seed=1)) / 40_000 == pytest.approx(0.1, abs=0.01)
     np.testing.assert_array_equal(random_dense((5, 5), 0.5, seed=7), random_dense((5, 5), 0.5, seed=7))
     assert random_matrix((64, 64), 0.75, seed=1, format="bsr", block=(8, 8)).sparsity == pytest.approx(0.75, abs=0.15)
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_products_rounded_to_bfloat16(with_bias: bool) -> None:
+    """A float64 sum rounded to bfloat16 keeps the bound; of another x, or rounded twice as far, it does not."""
+    a = random_matrix((40, 300), 0.5, seed=1, dtype="bfloat16")
+    x = random_dense((300, 7), seed=2)
+    bias = 30 * random_dense((40,), seed=3) if with_bias else None
+    how = {"x_dtype": "bfloat16", "sum_dtype": "bfloat16"}
+
+    def narrow(values: np.ndarray) -> np.ndarray:
+        return to_float32(to_bits(np.asarray(values, np.float32), "bfloat16"), "bfloat16")
+
+    def kernel(source: np.ndarray, off: float = 1.0) -> np.ndarray:
+        product = narrow(a.to_dense().astype(np.float64) @ source) * np.float32(off)
+        return product if bias is None else product + bias[:, None]
+
+    assert_within_bound(kernel(narrow(x)), a, x, bias=bias, **how)
+    for wrong in (kernel(x.astype(np.float32) * np.float32(1.02)), kernel(narrow(x), 1 + 2.0**-7)):
+        with pytest.raises(AssertionError, match="outside the error bound"):
+            assert_within_bound(wrong, a, x, bias=bias, **how)
+    exact = a.to_dense().astype(np.float64) @ narrow(x) + (0.0 if bias is None else bias[:, None])
+    assert_within_bound(exact, a, x, bias=bias, x_dtype="bfloat16")
+    with pytest.raises(AssertionError, match="outside the error bound"):
+        assert_within_bound(kernel(narrow(x)), a, x, bias=bias, x_dtype="bfloat16")

@@ -22,7 +22,7 @@ import numpy as np
 from ..._errors import ZeroskipError
 from ...formats import DTYPES, value_bytes
 from ...io import DENSE
-from ...kernels import Kernel, registry
+from ...kernels import Kernel, registry, x_dtype_of
 from ...ops.choice import HOPELESS, wrong_size
 from ...runtime.measure import HasPacked, interleaved
 from ...runtime.packing import native_kernels, pack
@@ -141,7 +141,8 @@ class Spots:
             ZeroskipError: If our float32 dense kernel is wrong: there is nothing to compare with.
         """
         ours = [kernel for kernel in native_kernels() if kernel.format == DENSE and kernel.dtype in dtypes]
-        theirs = [k for k in registry if k.origin in LIBRARIES and k.format == DENSE and k.why_not() is None]
+        dense = [k for k in registry if k.origin in LIBRARIES and k.format == DENSE and k.why_not() is None]
+        theirs = [kernel for kernel in dense if x_dtype_of(kernel) == "float32"]
         packs = {kernel.name: copies for kernel in ours if (copies := self._dense_copies(kernel))}
         libraries = {kernel.name: copies[0] for kernel in theirs if (copies := self._dense_copies(kernel))}
         if self._anchor not in packs:
@@ -324,7 +325,7 @@ def anchor_name() -> str:
 
 def is_integer(kernel: Kernel) -> bool:
     """Whether a kernel rounds x to int8."""
-    return bool(getattr(kernel, "integer", False))
+    return x_dtype_of(kernel) == "int8"
 
 
 def kernels_of(form: Form, dtype: str) -> list[Kernel]:

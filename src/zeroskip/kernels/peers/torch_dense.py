@@ -1,7 +1,10 @@
-"""torch on the CPU: its dense product, which is the baseline of every speed-up, and its sparse CSR product."""
+"""torch on the CPU: its dense product, which is the baseline of every speed-up, its sparse CSR product, and its dense
+product in bfloat16, which rounds x and the result and so is no baseline for float32.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +12,7 @@ import numpy as np
 
 from ...formats import SparseMatrix
 from .._base import Float32, KernelInfo, registry
+from .._epilogue import finish
 from ._common import csr_arrays, missing, too_large
 from ._prepared import DensePeer, PeerPrepared
 
@@ -23,6 +27,33 @@ class TorchDense(DensePeer):
         with torch.inference_mode():
             product(self.weight, source, result, None if bias is None else tensor_of(bias), transposed)
             activate(result, activation)
+
+
+class TorchDenseBf16(DensePeer):
+    """Weights in bfloat16; x and the product are rounded to it, bias and activation are added in float32."""
+
+    def compute(self, x: Float32, out: Float32, bias: Float32 | None, activation: str | None, transposed: bool) -> None:
+        import torch
+
+        with torch.inference_mode():
+            torch.from_numpy(out).copy_(self.on(x, transposed)())
+        finish(out, bias, activation, transposed)
+
+    def on(self, x: Float32, transposed: bool) -> Callable[[], Any]:
+        """The product alone, of an x that is in bfloat16 already, into a result that stays so: as its models run."""
+        import torch
+
+        source = tensor_of(x).bfloat16()
+        rows = self.weight.shape[0]
+        shape = (x.shape[0], rows) if transposed else (rows, x.shape[1])
+        result = torch.empty(shape, dtype=torch.bfloat16)
+
+        def call() -> Any:
+            with torch.inference_mode():
+                product(self.weight, source, result, None, transposed)
+            return result
+
+        return call
 
 
 @dataclass(frozen=True)
@@ -51,6 +82,20 @@ class TorchDenseKernel(KernelInfo):
         import torch
 
         return TorchDense(self.name, torch.from_numpy(a.to_dense()))
+
+
+class TorchDenseBf16Kernel(KernelInfo):
+    """Fast where the processor multiplies bfloat16 (AVX-512 BF16, AMX), and a hundred times slower elsewhere."""
+
+    x_dtype = sum_dtype = "bfloat16"
+
+    def why_not(self) -> str | None:
+        return missing("torch")
+
+    def prepare(self, a: SparseMatrix) -> TorchDenseBf16:
+        import torch
+
+        return TorchDenseBf16(self.name, torch.from_numpy(a.to_dense()).bfloat16())
 
 
 class TorchCsrKernel(KernelInfo):
@@ -121,4 +166,7 @@ def activate(result: Any, activation: str | None) -> None:
 
 
 registry.add("spmm_dense_f32_torch", TorchDenseKernel("spmm_dense_f32_torch", "dense", "float32", "torch", "torch"))
+registry.add(
+    "spmm_dense_bf16_torch", TorchDenseBf16Kernel("spmm_dense_bf16_torch", "dense", "bfloat16", "torch", "torch")
+)
 registry.add("spmm_csr_f32_torch", TorchCsrKernel("spmm_csr_f32_torch", "csr", "float32", "torch", "torch"))
