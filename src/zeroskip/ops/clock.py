@@ -1,8 +1,8 @@
 """The clock of `plan`: candidates in turns, first all of them shortly, then those that may still win, head to head.
 
 What disturbs a run (a neighbour, an interrupt, the threads of another library) makes it longer and never shorter, so a
-candidate's time is the lower quartile of its turns: on two cores of which somebody else took one now and then, medians
-of equal kernels were seen 2x apart (Zen 3, 2026-11).
+candidate's time is the lower quartile of its turns, each the fastest of some runs: on two cores of which somebody else
+took one now and then, medians of equal kernels were seen 2x apart (Zen 3, 2026-11).
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ class _Bench:
         self._backward = not self._backward
 
     def _slice(self, candidate: int, slice_s: float) -> float:
-        """Seconds of a run, over as many as there is time for."""
+        """Seconds of the fastest run, of as many as there is time for."""
         if self._flush_bytes:
             self._walk(candidate)
             return self._sample(candidate, 1)
@@ -247,7 +247,7 @@ class _Bench:
         found = [self._sample(candidate, repeats)]
         while time.perf_counter() < end:
             found.append(self._sample(candidate, repeats))
-        return quartile(found)[0]
+        return min(found)
 
     def _sample(self, candidate: int, repeats: int) -> float:
         start = time.perf_counter()

@@ -113,9 +113,22 @@ def test_tiny_matrices_are_made_cold_by_sweeping(monkeypatch: pytest.MonkeyPatch
     swept = []
     monkeypatch.setattr(spmm, "MAX_COPIES", 2)
     monkeypatch.setattr(spmm, "_walk", lambda: swept.append(1))
-    row = rows_of(kernels=["spmm_csr_f32_scalar"], peers=["none"], ns=[1])[0]
-    assert row["copies"] == 2
-    assert len(swept) > row["samples"]
+    rows = rows_of(kernels=["spmm_csr_f32_scalar", "spmm_dense_f32_scalar"], peers=["none"], ns=[1])
+    assert [row["copies"] for row in rows] == [1, 1]
+    assert len(swept) > sum(row["samples"] for row in rows)
+
+
+def test_where_one_kernel_is_too_small_for_copies_the_caches_are_swept_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dense weights of 6 kB have enough copies with 20; a tenth of that does not."""
+    monkeypatch.setattr(spmm, "MAX_COPIES", 20)
+    kernels = ["spmm_dense_f32_scalar", "spmm_csr_f32_scalar"]
+    sizes = {row["kernel"]: row["nbytes"] for row in rows_of(kernels=kernels, peers=["none"], ns=[4], sparsities=[0.9])}
+    monkeypatch.setattr(spmm.machine, "last_level_cache_bytes", lambda: 5 * sum(sizes.values()))
+    alone = rows_of(kernels=kernels[:1], peers=["none"], ns=[1], sparsities=[0.9])
+    together = rows_of(kernels=kernels, peers=["none"], ns=[1], sparsities=[0.9])
+    assert min(sizes.values()) * 20 < 10 * sum(sizes.values()) < max(sizes.values()) * 20
+    assert alone[0]["copies"] > 1
+    assert [row["copies"] for row in together] == [1, 1]
 
 
 def test_a_rival_that_is_not_installed_is_a_row_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
