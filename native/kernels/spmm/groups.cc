@@ -17,7 +17,8 @@ namespace zs {
 namespace {
 
 constexpr int64_t kMostBlock = 65536;  // columns whose products of codes, 127 x 127 at most, are sure to fit 32 bits
-constexpr int64_t kXBlock = 256;  // features a task quantises at a time
+// Features a task quantises at a time: all of one token, whose few microseconds are less than waking the threads twice.
+int64_t x_block(int64_t lanes) { return lanes == 1 ? 16384 : 256; }
 
 struct GroupMatrix : Packed {
   ValueType type = ValueType::i8;
@@ -119,15 +120,16 @@ void largest(const float* x, int64_t width, int64_t features, float* most) {
 
 const Quantised& quantise_x(const float* x, int64_t cols, int64_t lanes, Pool& pool) {
   thread_local Quantised q;
-  const int64_t panels = panel_count(lanes), blocks = std::max<int64_t>(1, (cols + kXBlock - 1) / kXBlock);
+  const int64_t panels = panel_count(lanes), block = x_block(lanes);
+  const int64_t blocks = std::max<int64_t>(1, (cols + block - 1) / block);
   q.stride = (cols + kPair - 1) / kPair * kPair;
   q.codes.resize(lanes * q.stride + kPair);
   q.scales.resize(panels * kPanel);
   std::vector<float> most(panels * blocks * kPanel, 0.0f);
   Quantised& out = q;
   pool.parallel(panels * blocks, [&](int64_t task, int) {
-    const int64_t p = task / blocks, f0 = task % blocks * kXBlock, width = panel_width(lanes, p);
-    largest(x + p * kPanel * cols + f0 * width, width, std::min(cols - f0, kXBlock), &most[task * kPanel]);
+    const int64_t p = task / blocks, f0 = task % blocks * block, width = panel_width(lanes, p);
+    largest(x + p * kPanel * cols + f0 * width, width, std::min(cols - f0, block), &most[task * kPanel]);
   });
   for (int64_t p = 0; p < panels; ++p) {
     for (int64_t t = 0; t < kPanel; ++t) {
@@ -141,8 +143,8 @@ const Quantised& quantise_x(const float* x, int64_t cols, int64_t lanes, Pool& p
     }
   }
   pool.parallel(panels * blocks, [&](int64_t task, int) {
-    const int64_t p = task / blocks, f0 = task % blocks * kXBlock, width = panel_width(lanes, p);
-    const int64_t f1 = std::min(cols, f0 + kXBlock), valid = std::min(kPanel, lanes - p * kPanel);
+    const int64_t p = task / blocks, f0 = task % blocks * block, width = panel_width(lanes, p);
+    const int64_t f1 = std::min(cols, f0 + block), valid = std::min(kPanel, lanes - p * kPanel);
     for (int64_t t = 0; t < valid; ++t) {
       const float scale = out.scales[p * kPanel + t];
       int8_t* row = out.codes.data() + (p * kPanel + t) * out.stride;

@@ -74,7 +74,9 @@ void cut_rows(RowMatrix& a, const RowReader& reader) {
   int64_t total = 0;
   for (int64_t r = 0; r < a.rows; ++r) total += reader.count(r);
   const int64_t threads = Pool::get().size();
-  const int64_t tasks = std::clamp<int64_t>(total / kTaskEntries, threads, 16 * threads);
+  // Each thread has some tasks, so that a slow one is helped; many threads few, because handing out a task costs them more
+  // (16 threads, Sapphire Rapids: 64 tasks 5 us, 256 tasks 13 us; a call takes 60 at 95 % of 4096x4096).
+  const int64_t tasks = threads * std::clamp<int64_t>(total / (threads * kTaskEntries), 1, threads > 4 ? 4 : 16);
   int64_t seen = 0;
   a.cuts.push_back(0);
   for (int64_t r = 0; r < a.rows; ++r) {

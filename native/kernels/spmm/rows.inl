@@ -164,6 +164,7 @@ inline float mask_dot(const uint8_t* mask, int64_t bytes, const void* values, in
   constexpr Part<2> p2;
   constexpr Part<3> p3;
   const auto step = [&](uint64_t bits, const float* from) {
+    ask_ahead<Type>(values, at);
     if constexpr (Type == ValueType::f32) {
       sixteen(p0, bits, from);
       sixteen(p1, bits, from);
