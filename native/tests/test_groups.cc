@@ -196,7 +196,7 @@ ZS_TEST(codes_of_what_cannot_be_quantised) {
   }
   c.source.zeros = c.data.data();
   for (const Kernel& kernel : kernels()) {
-    if (!isa_usable(kernel.isa) || !kernel.integer) continue;
+    if (!isa_usable(kernel.isa) || kernel.x != ValueType::i8) continue;
     check(kernel.pack(c.source) == nullptr, kernel.isa, std::string(kernel.name) + " takes zero points");
   }
 }

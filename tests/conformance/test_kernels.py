@@ -15,7 +15,7 @@ import pytest
 
 from zeroskip.formats import CSR, FLOATS, INTEGERS, SHORT, SparseMatrix
 from zeroskip.formats import registry as formats
-from zeroskip.kernels import ACTIVATIONS, Kernel, registry
+from zeroskip.kernels import ACTIVATIONS, Kernel, registry, rounds_x_to
 from zeroskip.testing import (
     CASES,
     OWN_FORMAT,
@@ -56,23 +56,23 @@ def inputs(case: str, columns: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def expected(
-    case: str, format: str, dtype: str, with_bias: bool, activation: str | None, every_entry: bool, integer: bool
+    case: str, format: str, dtype: str, with_bias: bool, activation: str | None, every_entry: bool, x_dtype: str
 ) -> Bound:
     a = matrix(case, format, dtype)
     x, bias = inputs(case, a.shape[1], a.shape[0])
     if every_entry:
         a = stored_whole(a)
-    return bound(a, x, bias=bias if with_bias else None, activation=activation, **sums(integer))
+    return bound(a, x, bias=bias if with_bias else None, activation=activation, **sums(x_dtype))
 
 
-def sums(integer: bool) -> dict[str, object]:
-    """How a kernel adds up, for `bound`: integer ones are held against the product of the rounded x."""
-    return {"x_dtype": "int8", "rounded_x": True} if integer else {}
+def sums(x_dtype: str) -> dict[str, object]:
+    """How a kernel adds up, for `bound`: those that round x are held against the product of the rounded x."""
+    return {"x_dtype": x_dtype, "rounded_x": True}
 
 
 def is_integer(kernel: Kernel) -> bool:
     """Whether a kernel rounds x to int8."""
-    return bool(getattr(kernel, "integer", False))
+    return rounds_x_to(kernel) == "int8"
 
 
 def stored_whole(a: SparseMatrix) -> CSR:
@@ -111,10 +111,10 @@ def test_keeps_the_error_bound(
             prepared.run(
                 source.array, out.array, bias=bias if with_bias else None, activation=activation, transposed=transposed
             )
-            integer = is_integer(kernel)
-            every_entry = kernel.format == "dense" and case.special_x and not integer
+            x_dtype = rounds_x_to(kernel)
+            every_entry = kernel.format == "dense" and case.special_x and x_dtype != "int8"
             limits = expected(
-                case.name, storage(kernel), kernel.dtype, with_bias, activation, every_entry, integer
+                case.name, storage(kernel), kernel.dtype, with_bias, activation, every_entry, x_dtype
             ).columns(n)
             try:
                 assert_close(out.array.T if transposed else out.array, limits, activation)
@@ -128,7 +128,7 @@ def test_keeps_the_error_bound(
 
 
 @cache
-def large(format: str, dtype: str, integer: bool) -> tuple[SparseMatrix, np.ndarray, Bound]:
+def large(format: str, dtype: str, x_dtype: str) -> tuple[SparseMatrix, np.ndarray, Bound]:
     """Several tiles and blocks in every direction, and none of them full at the end."""
     params: dict[str, object] = {
         "bsr": {"block": (4, 4)},
@@ -138,13 +138,13 @@ def large(format: str, dtype: str, integer: bool) -> tuple[SparseMatrix, np.ndar
     }.get(format, {})
     a = random_matrix((260, 1900), 0.8, seed=11, format=format, dtype=dtype, **params)
     x = random_dense((a.shape[1], 150), 0.0, seed=12)
-    return a, x, bound(a, x, **sums(integer))
+    return a, x, bound(a, x, **sums(x_dtype))
 
 
 @pytest.mark.parametrize("name", USABLE)
 def test_many_tiles_and_blocks(name: str) -> None:
     kernel = KERNELS[name]
-    a, x, limits = large(storage(kernel), kernel.dtype, is_integer(kernel))
+    a, x, limits = large(storage(kernel), kernel.dtype, rounds_x_to(kernel))
     prepared = kernel.prepare(a)
     columns, rows = guarded((260, 150)), guarded((150, 260))
     prepared.run(x, columns.array)
@@ -162,7 +162,7 @@ def test_rounds_a_float32_matrix_to_its_own_dtype(name: str) -> None:
     x = random_dense((exact.shape[1], 33), 0.0, seed=5)
     out = np.full((exact.shape[0], 33), np.nan, dtype=np.float32)
     kernel.prepare(exact).run(x, out)
-    assert_close(out, bound(exact.astype(kernel.dtype), x))
+    assert_close(out, bound(exact.astype(kernel.dtype), x, **sums(rounds_x_to(kernel))))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -186,7 +186,7 @@ def test_dequantises_a_matrix_of_codes(name: str, dtype: str, symmetric: bool) -
     x = random_dense((codes.shape[1], 9), 0.0, seed=5)
     out = np.full((codes.shape[0], 9), np.nan, dtype=np.float32)
     kernel.prepare(codes).run(x, out)
-    assert_close(out, bound(codes.astype(kernel.dtype), x))
+    assert_close(out, bound(codes.astype(kernel.dtype), x, **sums(rounds_x_to(kernel))))
 
 
 @pytest.mark.parametrize("source", formats.names())
@@ -206,7 +206,7 @@ def test_prepares_from_every_format_or_says_why_not(name: str, source: str) -> N
     x = random_dense((a.shape[1], 8), 0.0, seed=6)
     out = np.full((a.shape[0], 8), np.nan, dtype=np.float32)
     kernel.prepare(a).run(x, out)
-    assert_close(out, bound(a if a.scales else a.astype(kernel.dtype), x, **sums(is_integer(kernel))))
+    assert_close(out, bound(a if a.scales else a.astype(kernel.dtype), x, **sums(rounds_x_to(kernel))))
 
 
 @pytest.mark.parametrize("scale_group", [32, 64, 128])
@@ -217,7 +217,7 @@ def test_scales_for_groups_of_columns(name: str, scale_group: int) -> None:
     x = random_dense((a.shape[1], 9), 0.0, seed=5)
     out = np.full((a.shape[0], 9), np.nan, dtype=np.float32)
     kernel.prepare(a).run(x, out)
-    assert_close(out, bound(a, x, **sums(True)))
+    assert_close(out, bound(a, x, **sums("int8")))
 
 
 @pytest.mark.parametrize("name", [name for name in USABLE if KERNELS[name].dtype in INTEGERS])
@@ -264,7 +264,7 @@ def test_reads_memory_that_it_may_not_write(name: str) -> None:
         array.setflags(write=False)
     out = np.full((a.shape[0], 8), np.nan, dtype=np.float32)
     kernel.prepare(a).run(x, out, bias=bias)
-    assert_close(out, bound(a, x, bias=bias, **sums(is_integer(kernel))))
+    assert_close(out, bound(a, x, bias=bias, **sums(rounds_x_to(kernel))))
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -297,7 +297,7 @@ def test_any_number_of_threads(name: str, threads: int) -> None:
         kernel.prepare(a).run(x, out)
     finally:
         set_num_threads(before)
-    assert_close(out, bound(a, x, **sums(is_integer(kernel))))
+    assert_close(out, bound(a, x, **sums(rounds_x_to(kernel))))
 
 
 def test_the_native_module_is_there() -> None:

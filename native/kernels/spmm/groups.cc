@@ -42,6 +42,9 @@ struct GroupMatrix : Packed {
 const GroupMicro& groups_of(Isa isa) {
 #if defined(__x86_64__)
   if (isa == Isa::avx2) return groups_avx2;
+#if defined(ZS_HAVE_AVXVNNI)
+  if (isa == Isa::avxvnni) return groups_avxvnni;
+#endif
   if (isa == Isa::avx512vnni) return groups_avx512vnni;
 #elif defined(__aarch64__)
   if (isa == Isa::neon) return groups_neon;

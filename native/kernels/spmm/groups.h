@@ -44,6 +44,7 @@ struct GroupMicro {
 
 extern const GroupMicro groups_scalar;
 extern const GroupMicro groups_avx2;
+extern const GroupMicro groups_avxvnni;
 extern const GroupMicro groups_avx512vnni;
 extern const GroupMicro groups_neon;
 extern const GroupMicro groups_neondot;

@@ -73,6 +73,8 @@ struct Lanes {
     const __m256i turned = _mm256_sign_epi8(x, codes);
 #if defined(__AVX512VNNI__)
     return _mm256_dpbusd_epi32(sum, size, turned);
+#elif defined(__AVXVNNI__)
+    return _mm256_dpbusd_avx_epi32(sum, size, turned);
 #else
     const __m256i pairs = _mm256_maddubs_epi16(size, turned);  // 16 bits: at most 2 x 127 x 127
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));

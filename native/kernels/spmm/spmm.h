@@ -94,4 +94,11 @@ void run_rows(const Packed& packed, const float* x, int64_t lanes, Output y, con
 std::unique_ptr<Packed> pack_groups(const Source& source, Format format, ValueType type, Isa isa);
 void run_groups(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
 
+// dense and bitmask in bfloat16, 16 rows by 32 columns at a time (tiles.cc). run_tiles_by multiplies by tiles of any make.
+struct TileMicro;
+std::unique_ptr<Packed> pack_tiles(const Source& source, Format format, ValueType type, Isa isa);
+void run_tiles(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
+void run_tiles_by(const TileMicro& micro, Finish finish, const Packed& packed, const float* x, int64_t lanes, Output y,
+                  const Epilogue& epilogue, Pool& pool);
+
 }  // namespace zs

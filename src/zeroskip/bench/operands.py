@@ -107,11 +107,9 @@ class Expected:
         fits = a.shape[0] * a.shape[1] <= DENSE_ELEMS
         self._dense = a.to_dense().astype(np.float64) if fits else None
 
-    def bound(self, b: Float32, *, integer: bool = False) -> Bound:
-        """Of A @ b; for integer kernels, which round b to int8, of A and the rounded b."""
-        if integer:
-            return bound(self._a, b, x_dtype="int8", rounded_x=True, multiply=self._multiply)
-        return bound(self._a, b, multiply=self._multiply)
+    def bound(self, b: Float32, *, x_dtype: str = "float32") -> Bound:
+        """Of A @ b; for kernels that round b to `x_dtype`, of A and the rounded b."""
+        return bound(self._a, b, x_dtype=x_dtype, rounded_x=True, multiply=self._multiply)
 
     def _multiply(self, a: SparseMatrix, x: Any, *, absolute: bool = False) -> Float64:
         if self._dense is None:

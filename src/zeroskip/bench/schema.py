@@ -30,7 +30,11 @@ FIELDS: dict[str, tuple[tuple[type, ...], bool, str]] = {
     "format": (_TEXT, False, "storage format the kernel multiplies from"),
     "dtype": (_TEXT, False, "value type of the weights as the kernel holds them"),
     "group": (_INT, True, "columns that share a scale, 0 for the whole row; null where A has no scales"),
-    "x_dtype": (_TEXT, False, "what the kernel makes of B: float32, as it comes, or int8, rounded at run time"),
+    "x_dtype": (
+        _TEXT,
+        False,
+        "what the kernel makes of B: float32, as it comes; bfloat16, int8: rounded at run time",
+    ),
     "isa": (_TEXT, False, "instruction set, or the library's name"),
     "layout": (_TEXT, False, "columns: B (k, n), C (m, n); rows: B (n, k), C (n, m), as a torch Linear has them"),
     "m": (_INT, False, "rows of A"),
@@ -50,7 +54,7 @@ FIELDS: dict[str, tuple[tuple[type, ...], bool, str]] = {
     "error_over_bound": (
         _NUMBER,
         True,
-        "largest |C - C64| over the bound of that element; above 1 is failed; x_dtype int8: of the rounded B",
+        "largest |C - C64| over the bound of that element; above 1 is failed; x_dtype not float32: of the rounded B",
     ),
     "time_s": (_NUMBER, True, "median of one call"),
     "time_q10_s": (_NUMBER, True, "tenth percentile"),

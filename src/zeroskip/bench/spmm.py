@@ -140,14 +140,14 @@ def _measure(group: _Group) -> list[Row]:
     columns = vectors(group.settings.seed, a.shape[1], n)
     operands = {False: columns, True: np.ascontiguousarray(columns.T)}
     outputs = {False: np.empty((a.shape[0], n), np.float32), True: np.empty((n, a.shape[0]), np.float32)}
-    bounds: dict[bool, Bound] = {}
+    bounds: dict[str, Bound] = {}
     entries = list(_entries(group))
 
     def check(entry: _Entry) -> None:
-        integer = entry.row["x_dtype"] == "int8"
-        if integer not in bounds:
-            bounds[integer] = group.expected.bound(columns, integer=integer)
-        _check(entry, a, operands, outputs, bounds[integer])
+        x_dtype = str(entry.row["x_dtype"])
+        if x_dtype not in bounds:
+            bounds[x_dtype] = group.expected.bound(columns, x_dtype=x_dtype)
+        _check(entry, a, operands, outputs, bounds[x_dtype])
 
     for entry in entries:
         if entry.row["status"] == "ok":
@@ -235,7 +235,7 @@ def _entry(group: _Group, kernel: Kernel, part: str, transposed: bool, reason: s
         format=kernel.format,
         dtype=kernel.dtype,
         group=None if a.scales is None else a.scales.group,
-        x_dtype="int8" if getattr(kernel, "integer", False) else "float32",
+        x_dtype=kernels.rounds_x_to(kernel),
         isa=kernel.isa,
         layout="rows" if transposed else "columns",
         m=a.shape[0],

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..formats import BSR, COO, NM, SparseMatrix, value_bytes
-from ..kernels import Kernel, Prepared, newest, registry
+from ..kernels import Kernel, Prepared, newest, registry, rounds_within, rounds_x_to
 from ..kernels._base import Float32
 
 # A sample shorter than this is mostly clock and call; shorter kernels run several times in one sample.
@@ -47,11 +47,11 @@ def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel
     """The kernels that "auto" weighs for `a`: native ones of the best instruction set, and dense ones.
 
     Values are never narrowed: sparse kernels of the matrix's own dtype, float32 ones only where there is none or the
-    matrix is quantised (they take it dequantised), and dense ones of either. Nor is x: integer kernels, which round it
-    to 8 bits, count only where `x_dtype` is int8. torch counts only where the program has imported it already.
+    matrix is quantised (they take it dequantised), and dense ones of either. Nor is x: kernels that round it count only
+    where `x_dtype` is as coarse, or coarser. torch counts only where the program has imported it already.
     """
     usable = [kernel for kernel in registry if kernel.why_not() is None and kernel.rejects(a, n) is None]
-    usable = [kernel for kernel in usable if x_dtype == "int8" or not rounds_x(kernel)]
+    usable = [kernel for kernel in usable if rounds_within(kernel, x_dtype)]
     native = newest([kernel for kernel in usable if kernel.origin == "native"])
     dense = [kernel for kernel in native if kernel.format == "dense" and kernel.dtype in (a.dtype, "float32")]
     sparse = [kernel for kernel in native if kernel.format != "dense"]
@@ -65,8 +65,13 @@ def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel
 
 
 def rounds_x(kernel: Kernel) -> bool:
-    """Whether a kernel rounds x to int8 and adds products of codes in integers."""
-    return bool(getattr(kernel, "integer", False))
+    """Whether a kernel rounds x before it multiplies."""
+    return rounds_x_to(kernel) != "float32"
+
+
+def rounding_of(x_dtype: str) -> str:
+    """What a reason says of a kernel that rounds x; nothing of one that does not."""
+    return {"int8": "; x rounded to 8 bits", "bfloat16": "; x rounded to bfloat16"}.get(x_dtype, "")
 
 
 def estimate(kernel: Kernel, a: SparseMatrix, n: int) -> float:

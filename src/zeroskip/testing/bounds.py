@@ -46,6 +46,17 @@ more rounding for sx:
     |C - A (q sx)| <= sx sum of |A| over such elements + (t + 4) u (|A| |q sx| + |bias|) + u_out |C|.
 
 A column of x with a NaN or an infinity has no scale: all its results are NaN, also those of empty rows.
+
+**Kernels in bfloat16** (`x_dtype="bfloat16"`) round x to 8 significant bits, to nearest, ties to even: r = x (1 + d)
+with |d| <= v = 2^-8. An x that would become infinite stays as it is, and so do infinities and NaN. Products of two
+bfloat16 have 16 bits, so float32 holds them; they are added in some order as above, in t terms of |A| |r| together:
+
+    |C - C64| <= v |A| |x| + (t + 1) u ((1 + v) |A| |x| + |bias|) + u_out |C64|.
+
+These kernels may take what is subnormal, below f = 2^-126 in magnitude, as zero: an x, which costs f |A|; a weight, at
+most f |x| an entry; and a product or a sum, f for each of the 2 t + 1 operations. All of it is added to the above.
+
+With `rounded_x` the result is compared with the product of r, and v is 0: rounding to nearest leaves no doubt.
 """
 
 from __future__ import annotations
@@ -59,6 +70,8 @@ import numpy.typing as npt
 
 from .._errors import InvalidArgument
 from ..formats import UNIT_ROUNDOFF, SparseMatrix, to_numpy
+from ..formats._dtypes import to_bits, to_float32
+from ..kernels import X_DTYPES
 from ..ops import reference
 
 Float64 = npt.NDArray[np.float64]
@@ -69,6 +82,7 @@ EVALUATION = 8.0
 _HALF_SUBNORMAL = 2.0**-150
 _TINY = 2.0**-119
 _CODE_PRODUCT = 127 * 254
+_FLUSHED = 2.0**-126
 
 
 @dataclass(frozen=True)
@@ -108,19 +122,22 @@ def bound(
         activation: As in `ops.spmm`.
         out_dtype: Value type of the result.
         acc_dtype: Value type of the sums.
-        x_dtype: float32, or int8 for a kernel that rounds x to int8 codes, a scale for each column.
-        rounded_x: With int8, compare with the product of the rounded x: finds errors that the rounding of x hides.
+        x_dtype: float32; bfloat16 for a kernel that rounds x to it; int8 for one that rounds x to codes, a scale for
+            each column.
+        rounded_x: Compare with the product of x as the kernel rounds it: finds errors that the rounding hides.
         multiply: The product in float64, as `reference.stored_product`, by another way.
     """
-    if x_dtype not in ("float32", "int8") or (x_dtype == "int8" and a.scales is None):
+    if x_dtype not in X_DTYPES or (x_dtype == "int8" and a.scales is None):
         raise InvalidArgument(
-            f"bound: x_dtype is {x_dtype!r} and a is {a.dtype}, x is float32 or, where a is int8 or int4, int8; "
-            "choose one of these."
+            f"bound: x_dtype is {x_dtype!r} and a is {a.dtype}, x is float32, bfloat16 or, where a is int8 or int4, "
+            "int8; choose one of these."
         )
     column = None if bias is None else np.asarray(bias, dtype=np.float64)[:, None]
     u_acc = UNIT_ROUNDOFF[acc_dtype]
     if x_dtype == "int8":
         product, error = _integer_sum(a, x, column, u_acc, rounded_x, multiply)
+    elif x_dtype == "bfloat16":
+        product, error = _bfloat16_sum(a, x, column, u_acc, rounded_x, multiply)
     else:
         product, error = _sum(a, x, column, u_acc, multiply)
     expected = reference.activate(product, activation)
@@ -142,6 +159,25 @@ def _sum(a: SparseMatrix, x: Any, bias: Float64 | None, u: float, multiply: Prod
         product, magnitude, terms = product + bias, magnitude + np.abs(bias), terms + 1
     with np.errstate(invalid="ignore"):
         return product, (terms + 1) * (u * magnitude + _HALF_SUBNORMAL)
+
+
+def _bfloat16_sum(
+    a: SparseMatrix, x: Any, bias: Float64 | None, u: float, rounded_x: bool, multiply: Product
+) -> tuple[Float64, Float64]:
+    """A @ x + bias in float64, and the error of a kernel that rounds x to bfloat16."""
+    given = np.asarray(x, dtype=np.float32)
+    near = to_float32(to_bits(given, "bfloat16"), "bfloat16")
+    rounded = np.where(np.isfinite(near), near, given).astype(np.float64)
+    product, error = _sum(a, rounded, bias, u, multiply)
+    if not rounded_x:
+        product = multiply(a, given) + (0.0 if bias is None else bias)
+    usable = np.where(np.isfinite(rounded), np.abs(rounded), 0.0)
+    off = np.where(np.isfinite(rounded), _FLUSHED, 0.0)
+    if not rounded_x:
+        off += UNIT_ROUNDOFF["bfloat16"] * np.where(np.isfinite(given), np.abs(given.astype(np.float64)), 0.0)
+    largest, entries = usable.max(axis=0, initial=0.0), _entries_a_row(a)
+    flushed = _FLUSHED * (entries * largest + 2.0 * (entries + (bias is not None)) + 1.0)
+    return product, error + multiply(a, off, absolute=True) + flushed
 
 
 def _integer_sum(
