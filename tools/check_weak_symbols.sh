@@ -15,7 +15,7 @@ while IFS= read -r -d '' object; do
     printf '%s defines weak symbols:\n%s\n' "$object" "$weak" >&2
     bad=$((bad + 1))
   fi
-done < <(find "$build" \( -name '*_avx2.cc.o' -o -name '*_avx512*.cc.o' -o -name '*_neon*.cc.o' \) -print0)
+done < <(find "$build" \( -name '*_avx*.cc.o' -o -name '*_amx.cc.o' -o -name '*_neon*.cc.o' \) -print0)
 if [ "$count" -eq 0 ]; then
   echo "check_weak_symbols: $build holds no object of an _avx2, _avx512 or _neon file; build the native side first." >&2
   exit 1

@@ -289,11 +289,12 @@ nb::list list_kernels() {
     d["dtype"] = kTypes[static_cast<int>(k.type)];
     d["isa"] = isa_name(k.isa);
     d["doc"] = k.doc;
-    d["integer"] = k.integer;
-    if (isa_usable(k.isa)) {
+    d["x_dtype"] = kTypes[static_cast<int>(k.x)];
+    const std::string why = isa_why_not(k.isa);
+    if (why.empty()) {
       d["why_not"] = nb::none();
     } else {
-      d["why_not"] = std::string("needs ") + isa_name(k.isa) + ", which this processor or ZEROSKIP_ISA rules out";
+      d["why_not"] = why;
     }
     out.append(d);
   }

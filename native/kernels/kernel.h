@@ -50,7 +50,7 @@ struct Kernel {
   ValueType type;
   Isa isa;
   const char* doc;
-  bool integer;  // whether x is quantised to 8 bits and sums are kept in integers
+  ValueType x;  // what x is rounded to: f32, as it comes; bf16; i8, codes with a scale a token, and sums in integers
   std::unique_ptr<Packed> (*pack)(const Source&);
   // x: lane panels [cols][lanes].
   void (*run)(const Packed&, const float* x, int64_t lanes, Output y, const Epilogue&, Pool&);

@@ -10,7 +10,7 @@ namespace {
 struct Codes {
   Matrix matrix;
   std::vector<int8_t> data;
-  std::vector<uint8_t> positions;
+  std::vector<uint8_t> positions;  // of a bitmask its bits
   std::vector<uint16_t> scales;
   Source source{};
 };
@@ -31,6 +31,16 @@ void quantise(Codes& c, Format format, ValueType type, int64_t group, int64_t n,
       c.positions.push_back(static_cast<uint8_t>(m ? k % m : 0));
       c.matrix.values[r * cols + k] = static_cast<float>(code) * f16_to_float(c.scales[r * groups + (group ? k / group : 0)]);
       c.matrix.stored[r * cols + k] = 1;
+    }
+  }
+  if (format == Format::bitmask) {
+    const int64_t bytes = (cols + 7) / 8;
+    c.positions.assign(rows * bytes, 0);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t k = 0; k < cols; ++k) {
+        uint8_t& byte = c.positions[r * bytes + k / 8];
+        if (c.matrix.has(r, k)) byte = static_cast<uint8_t>(byte | 1 << k % 8);
+      }
     }
   }
   Source& s = c.source;
@@ -77,7 +87,8 @@ void sweep(Codes& c, const std::vector<int64_t>& lane_counts, uint64_t seed) {
       const auto packed = kernel.pack(c.source);
       const std::string what = std::string(kernel.name) + ", " + c.matrix.what + ", scales for " +
                                std::to_string(c.source.scale_group) + " columns, " + std::to_string(lanes) + " lanes: ";
-      check(packed != nullptr, kernel.isa, what + "is refused");
+      const bool taken = kernel.integer || !c.source.scale_group;  // those that multiply in floats have one scale a row
+      check((packed != nullptr) == taken, kernel.isa, what + (packed ? "is packed" : "is refused"));
       if (!packed) continue;
       packed->rows = c.matrix.rows;
       packed->cols = c.matrix.cols;
@@ -128,6 +139,22 @@ ZS_TEST(dense_codes) {
   }
 }
 
+ZS_TEST(bitmasks_of_codes) {
+  uint64_t seed = 4500;
+  for (double density : {0.0, 0.05, 0.5, 0.9, 1.0}) {
+    for (ValueType type : {ValueType::i8, ValueType::i4}) {
+      for (int64_t group : {0, 32, 128}) {
+        for (const auto& shape : {std::pair<int64_t, int64_t>{1, 1}, {7, 31}, {5, 33}, {70, 300}}) {
+          Codes c;
+          c.matrix = random_matrix(shape.first, shape.second, density, ++seed);
+          quantise(c, Format::bitmask, type, group, 0, 0, seed);
+          sweep(c, shape.first == 70 ? kLanes : std::vector<int64_t>{1, 5, 66}, seed);
+        }
+      }
+    }
+  }
+}
+
 ZS_TEST(codes_of_long_rows) {
   // Past what 32 bits hold of products of codes: all of them at their largest.
   Codes c;
@@ -169,7 +196,7 @@ ZS_TEST(codes_of_what_cannot_be_quantised) {
   }
   c.source.zeros = c.data.data();
   for (const Kernel& kernel : kernels()) {
-    if (!isa_usable(kernel.isa) || !kernel.integer) continue;
+    if (!isa_usable(kernel.isa) || kernel.x != ValueType::i8) continue;
     check(kernel.pack(c.source) == nullptr, kernel.isa, std::string(kernel.name) + " takes zero points");
   }
 }

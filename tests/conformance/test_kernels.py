@@ -15,7 +15,7 @@ import pytest
 
 from zeroskip.formats import CSR, FLOATS, INTEGERS, SHORT, SparseMatrix
 from zeroskip.formats import registry as formats
-from zeroskip.kernels import ACTIVATIONS, Kernel, registry, x_dtype_of
+from zeroskip.kernels import ACTIVATIONS, Kernel, registry, rounds_x_to
 from zeroskip.testing import (
     CASES,
     OWN_FORMAT,
@@ -26,7 +26,7 @@ from zeroskip.testing import (
     guarded,
     random_dense,
     random_matrix,
-    rounding_of,
+    sums_of,
     with_values,
 )
 
@@ -36,7 +36,7 @@ KERNELS = {kernel.name: kernel for kernel in registry}
 USABLE = [name for name, kernel in KERNELS.items() if kernel.why_not() is None]
 # At these sizes every bias and activation is tried, at the others a few of them.
 ALL_EPILOGUES_AT = (1, 8, 33, 130)
-Rounding = tuple[tuple[str, object], ...]
+Rounding = tuple[tuple[str, str], ...]
 CASES_BY_NAME = {case.name: case for case in CASES}
 
 
@@ -58,23 +58,28 @@ def inputs(case: str, columns: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def expected(
-    case: str, format: str, dtype: str, with_bias: bool, activation: str | None, every_entry: bool, how: Rounding
+    case: str, format: str, dtype: str, with_bias: bool, activation: str | None, every_entry: bool, rounding: Rounding
 ) -> Bound:
     a = matrix(case, format, dtype)
     x, bias = inputs(case, a.shape[1], a.shape[0])
     if every_entry:
         a = stored_whole(a)
-    return bound(a, x, bias=bias if with_bias else None, activation=activation, **dict(how))
+    return bound(a, x, bias=bias if with_bias else None, activation=activation, **sums(rounding))
 
 
-def rounding(kernel: Kernel) -> Rounding:
-    """What a kernel rounds beside the values, for what is kept."""
-    return tuple(rounding_of(kernel).items())
+def sums(rounding: Rounding) -> dict[str, object]:
+    """How a kernel adds up, for `bound`: those that round x are held against the product of the rounded x."""
+    return {**dict(rounding), "rounded_x": True}
+
+
+def rounding_of(kernel: Kernel) -> Rounding:
+    """What a kernel rounds beside the values, hashable."""
+    return tuple(sums_of(kernel).items())
 
 
 def is_integer(kernel: Kernel) -> bool:
     """Whether a kernel rounds x to int8."""
-    return x_dtype_of(kernel) == "int8"
+    return rounds_x_to(kernel) == "int8"
 
 
 def stored_whole(a: SparseMatrix) -> CSR:
@@ -115,7 +120,7 @@ def test_keeps_the_error_bound(
             )
             every_entry = kernel.format == "dense" and case.special_x and not is_integer(kernel)
             limits = expected(
-                case.name, storage(kernel), kernel.dtype, with_bias, activation, every_entry, rounding(kernel)
+                case.name, storage(kernel), kernel.dtype, with_bias, activation, every_entry, rounding_of(kernel)
             ).columns(n)
             try:
                 assert_close(out.array.T if transposed else out.array, limits, activation)
@@ -129,7 +134,7 @@ def test_keeps_the_error_bound(
 
 
 @cache
-def large(format: str, dtype: str, how: Rounding) -> tuple[SparseMatrix, np.ndarray, Bound]:
+def large(format: str, dtype: str, rounding: Rounding) -> tuple[SparseMatrix, np.ndarray, Bound]:
     """Several tiles and blocks in every direction, and none of them full at the end."""
     params: dict[str, object] = {
         "bsr": {"block": (4, 4)},
@@ -139,13 +144,13 @@ def large(format: str, dtype: str, how: Rounding) -> tuple[SparseMatrix, np.ndar
     }.get(format, {})
     a = random_matrix((260, 1900), 0.8, seed=11, format=format, dtype=dtype, **params)
     x = random_dense((a.shape[1], 150), 0.0, seed=12)
-    return a, x, bound(a, x, **dict(how))
+    return a, x, bound(a, x, **sums(rounding))
 
 
 @pytest.mark.parametrize("name", USABLE)
 def test_many_tiles_and_blocks(name: str) -> None:
     kernel = KERNELS[name]
-    a, x, limits = large(storage(kernel), kernel.dtype, rounding(kernel))
+    a, x, limits = large(storage(kernel), kernel.dtype, rounding_of(kernel))
     prepared = kernel.prepare(a)
     columns, rows = guarded((260, 150)), guarded((150, 260))
     prepared.run(x, columns.array)
@@ -163,7 +168,7 @@ def test_rounds_a_float32_matrix_to_its_own_dtype(name: str) -> None:
     x = random_dense((exact.shape[1], 33), 0.0, seed=5)
     out = np.full((exact.shape[0], 33), np.nan, dtype=np.float32)
     kernel.prepare(exact).run(x, out)
-    assert_close(out, bound(exact.astype(kernel.dtype), x, **rounding_of(kernel)))
+    assert_close(out, bound(exact.astype(kernel.dtype), x, **sums(rounding_of(kernel))))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -187,7 +192,7 @@ def test_dequantises_a_matrix_of_codes(name: str, dtype: str, symmetric: bool) -
     x = random_dense((codes.shape[1], 9), 0.0, seed=5)
     out = np.full((codes.shape[0], 9), np.nan, dtype=np.float32)
     kernel.prepare(codes).run(x, out)
-    assert_close(out, bound(codes.astype(kernel.dtype), x, **rounding_of(kernel)))
+    assert_close(out, bound(codes.astype(kernel.dtype), x, **sums(rounding_of(kernel))))
 
 
 @pytest.mark.parametrize("source", formats.names())
@@ -207,7 +212,7 @@ def test_prepares_from_every_format_or_says_why_not(name: str, source: str) -> N
     x = random_dense((a.shape[1], 8), 0.0, seed=6)
     out = np.full((a.shape[0], 8), np.nan, dtype=np.float32)
     kernel.prepare(a).run(x, out)
-    assert_close(out, bound(a if a.scales else a.astype(kernel.dtype), x, **rounding_of(kernel)))
+    assert_close(out, bound(a if a.scales else a.astype(kernel.dtype), x, **sums(rounding_of(kernel))))
 
 
 @pytest.mark.parametrize("scale_group", [32, 64, 128])
@@ -218,7 +223,7 @@ def test_scales_for_groups_of_columns(name: str, scale_group: int) -> None:
     x = random_dense((a.shape[1], 9), 0.0, seed=5)
     out = np.full((a.shape[0], 9), np.nan, dtype=np.float32)
     kernel.prepare(a).run(x, out)
-    assert_close(out, bound(a, x, **rounding_of(kernel)))
+    assert_close(out, bound(a, x, **sums(rounding_of(kernel))))
 
 
 @pytest.mark.parametrize("name", [name for name in USABLE if KERNELS[name].dtype in INTEGERS])
@@ -265,7 +270,7 @@ def test_reads_memory_that_it_may_not_write(name: str) -> None:
         array.setflags(write=False)
     out = np.full((a.shape[0], 8), np.nan, dtype=np.float32)
     kernel.prepare(a).run(x, out, bias=bias)
-    assert_close(out, bound(a, x, bias=bias, **rounding_of(kernel)))
+    assert_close(out, bound(a, x, bias=bias, **sums(rounding_of(kernel))))
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -298,7 +303,7 @@ def test_any_number_of_threads(name: str, threads: int) -> None:
         kernel.prepare(a).run(x, out)
     finally:
         set_num_threads(before)
-    assert_close(out, bound(a, x, **rounding_of(kernel)))
+    assert_close(out, bound(a, x, **sums(rounding_of(kernel))))
 
 
 def test_the_native_module_is_there() -> None:

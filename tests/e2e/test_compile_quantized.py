@@ -260,6 +260,7 @@ def test_a_model_of_no_family_swaps_its_layers_for_codes(monkeypatch):
         ({"group": 0}, "have no scales"),
         ({"values": "int8", "activations": "int4"}, "activations is 'int4'"),
         ({"values": "float32", "activations": "int8"}, "takes weights in codes"),
+        ({"values": "float16", "activations": "bfloat16"}, "takes weights in bfloat16"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(options, match):
@@ -283,6 +284,8 @@ def test_the_command_line(tmp_path, capsys, monkeypatch):
     small.word_tokenizer().save_pretrained(folder)
     words = ["compile", str(folder), "-o", str(out), "--budget", "0.1", "--json", "--quiet", "--fresh"]
     assert main([*words, "--group", "64"]) == 2
+    assert main([*words, "--values", "bfloat16", "--activations", "int8"]) == 2
+    assert main([*words, "--values", "float32", "--activations", "bfloat16"]) == 2
     assert main([*words, "--values", "int8", "--group", "0", "--activations", "int8"]) == 0
     row = json.loads(capsys.readouterr().out)["plan"][0]
     assert (row["values"], row["group"], row["format"]) == ("int8", 0, "nm")

@@ -6,8 +6,9 @@
 
 namespace zs {
 
-enum class Isa : uint8_t { scalar = 0, avx2 = 1, avx512 = 2, neon = 3, avx512vnni = 4, neondot = 5 };
-constexpr int kIsas = 6;
+// Of each architecture in ascending order: one that is selected takes those before it along.
+enum class Isa : uint8_t { scalar = 0, avx2 = 1, avxvnni = 2, avx512 = 3, avx512vnni = 4, amx = 5, neon = 6, neondot = 7 };
+constexpr int kIsas = 8;
 // i8 and i4 are codes, one int8_t each where a caller holds them; scales say what they mean (Source).
 enum class ValueType : uint8_t { f32 = 0, bf16 = 1, f16 = 2, i8 = 3, i4 = 4 };
 enum class Format : uint8_t { csr = 0, bitmask = 1, dense = 2, bsr = 3, nm = 4, ell = 5, sell = 6, vnm = 7, csc = 8, dia = 9 };

@@ -1,9 +1,10 @@
-// Matrices of integer codes, dense or N of 16, times x quantised to 8 bits: integer sums, one scale a row or a group of columns.
+// Matrices of integer codes, dense, bitmask or N of 16, times x quantised to 8 bits: integer sums, one scale a row or a group of columns.
 //
 // A token of x becomes codes = round(x / s), s = max|x| / 127, so that |codes| <= 127. Sums of codes are exact; each block of columns
 // is scaled and added in float32. A token with NaN or infinity in it gives NaN in every row: it has no scale.
 //
-// Four rows are a tile (groups.h), read from front to back for up to four tokens at a time; the tokens of a panel stay in L2.
+// Four rows are a tile (groups.h), read from front to back for up to four tokens at a time; the tokens of a panel stay in L2. Of a
+// bitmask each row is read by itself.
 #include <math.h>
 
 #include <vector>
@@ -16,7 +17,8 @@ namespace zs {
 namespace {
 
 constexpr int64_t kMostBlock = 65536;  // columns whose products of codes, 127 x 127 at most, are sure to fit 32 bits
-constexpr int64_t kXBlock = 256;  // features a task quantises at a time
+// Features a task quantises at a time: all of one token, whose few microseconds are less than waking the threads twice.
+int64_t x_block(int64_t lanes) { return lanes == 1 ? 16384 : 256; }
 
 struct GroupMatrix : Packed {
   ValueType type = ValueType::i8;
@@ -25,16 +27,24 @@ struct GroupMatrix : Packed {
   int64_t tiles = 0, steps = 0, steps_a_block = 0, blocks = 0;
   Buffer codes;
   std::vector<uint16_t> scales;  // [tile][block][4], float16
+  Buffer masks;  // bitmask: [row][step][4]
+  std::vector<int64_t> starts;  // bitmask: first byte of each row's codes, and the end; scales are [row][group]
 
   int64_t code_bytes() const { return type == ValueType::i4 ? 16 : 32; }
   int64_t quarter_bytes() const { return (dense ? 0 : 16) + code_bytes(); }
   int64_t tile_bytes() const { return steps * quarters * quarter_bytes(); }
-  int64_t bytes() const override { return codes.bytes() + static_cast<int64_t>(2 * scales.size()); }
+  int64_t bytes() const override {
+    return codes.bytes() + masks.bytes() + static_cast<int64_t>(2 * scales.size() + 8 * starts.size());
+  }
+  bool bits() const { return !starts.empty(); }
 };
 
 const GroupMicro& groups_of(Isa isa) {
 #if defined(__x86_64__)
   if (isa == Isa::avx2) return groups_avx2;
+#if defined(ZS_HAVE_AVXVNNI)
+  if (isa == Isa::avxvnni) return groups_avxvnni;
+#endif
   if (isa == Isa::avx512vnni) return groups_avx512vnni;
 #elif defined(__aarch64__)
   if (isa == Isa::neon) return groups_neon;
@@ -113,15 +123,16 @@ void largest(const float* x, int64_t width, int64_t features, float* most) {
 
 const Quantised& quantise_x(const float* x, int64_t cols, int64_t lanes, Pool& pool) {
   thread_local Quantised q;
-  const int64_t panels = panel_count(lanes), blocks = std::max<int64_t>(1, (cols + kXBlock - 1) / kXBlock);
+  const int64_t panels = panel_count(lanes), block = x_block(lanes);
+  const int64_t blocks = std::max<int64_t>(1, (cols + block - 1) / block);
   q.stride = (cols + kPair - 1) / kPair * kPair;
   q.codes.resize(lanes * q.stride + kPair);
   q.scales.resize(panels * kPanel);
   std::vector<float> most(panels * blocks * kPanel, 0.0f);
   Quantised& out = q;
   pool.parallel(panels * blocks, [&](int64_t task, int) {
-    const int64_t p = task / blocks, f0 = task % blocks * kXBlock, width = panel_width(lanes, p);
-    largest(x + p * kPanel * cols + f0 * width, width, std::min(cols - f0, kXBlock), &most[task * kPanel]);
+    const int64_t p = task / blocks, f0 = task % blocks * block, width = panel_width(lanes, p);
+    largest(x + p * kPanel * cols + f0 * width, width, std::min(cols - f0, block), &most[task * kPanel]);
   });
   for (int64_t p = 0; p < panels; ++p) {
     for (int64_t t = 0; t < kPanel; ++t) {
@@ -135,8 +146,8 @@ const Quantised& quantise_x(const float* x, int64_t cols, int64_t lanes, Pool& p
     }
   }
   pool.parallel(panels * blocks, [&](int64_t task, int) {
-    const int64_t p = task / blocks, f0 = task % blocks * kXBlock, width = panel_width(lanes, p);
-    const int64_t f1 = std::min(cols, f0 + kXBlock), valid = std::min(kPanel, lanes - p * kPanel);
+    const int64_t p = task / blocks, f0 = task % blocks * block, width = panel_width(lanes, p);
+    const int64_t f1 = std::min(cols, f0 + block), valid = std::min(kPanel, lanes - p * kPanel);
     for (int64_t t = 0; t < valid; ++t) {
       const float scale = out.scales[p * kPanel + t];
       int8_t* row = out.codes.data() + (p * kPanel + t) * out.stride;
@@ -145,6 +156,50 @@ const Quantised& quantise_x(const float* x, int64_t cols, int64_t lanes, Pool& p
     }
   });
   return out;
+}
+
+// The bytes that one step of 32 columns takes of codes.
+int64_t step_bytes(const GroupMatrix& a, uint32_t mask) {
+  const int64_t low = __builtin_popcount(mask & 0xffff), high = __builtin_popcount(mask >> 16);
+  return a.type == ValueType::i4 ? (low + 1) / 2 + (high + 1) / 2 : low + high;
+}
+
+uint32_t mask_at(const GroupMatrix& a, int64_t row, int64_t step) {
+  uint32_t mask;
+  memcpy(&mask, a.masks.data() + (row * a.steps + step) * 4, 4);
+  return mask;
+}
+
+void pack_bits(GroupMatrix& a, const Source& source, const RowReader& reader) {
+  const int64_t bytes = (a.cols + 7) / 8, groups = source.scale_group ? a.blocks : 1;
+  a.masks = Buffer(a.rows * a.steps * 4);
+  memset(a.masks.data(), 0, a.masks.bytes());
+  a.starts.assign(1, 0);
+  for (int64_t r = 0; r < a.rows; ++r) {
+    memcpy(a.masks.data() + r * a.steps * 4, source.bits + r * bytes, bytes);
+    int64_t size = 0;
+    for (int64_t s = 0; s < a.steps; ++s) size += step_bytes(a, mask_at(a, r, s));
+    a.starts.push_back(a.starts.back() + size);
+  }
+  a.scales.assign(source.scales, source.scales + a.rows * groups);
+  a.codes = Buffer(a.starts.back());
+  memset(a.codes.data(), 0, a.codes.bytes());
+  Pool::get().parallel(a.tiles, [&](int64_t tile, int) {
+    for (int64_t r = tile * kTileRows; r < std::min(a.rows, (tile + 1) * kTileRows); ++r) {
+      const int8_t* from = static_cast<const int8_t*>(source.data) + reader.first(r);
+      uint8_t* out = a.codes.data() + a.starts[r];
+      for (int64_t h = 0; h < 2 * a.steps; ++h) {
+        const int64_t n = __builtin_popcount(mask_at(a, r, h / 2) >> (h % 2 * 16) & 0xffff);
+        const bool four = a.type == ValueType::i4;
+        for (int64_t i = 0; i < n; ++i) {
+          uint8_t& byte = out[four ? i / 2 : i];
+          byte = static_cast<uint8_t>(four ? byte | (from[i] & 15) << (i % 2 * 4) : from[i]);
+        }
+        from += n;
+        out += four ? (n + 1) / 2 : n;
+      }
+    }
+  });
 }
 
 }  // namespace
@@ -157,15 +212,19 @@ std::unique_ptr<Packed> pack_groups(const Source& source, Format format, ValueTy
   a->cols = source.cols;
   a->type = type;
   a->dense = format == Format::dense;
-  a->quarters = a->dense ? 4 : static_cast<int>((source.r * kGroup / source.c + 3) / 4);
+  if (format != Format::bitmask) a->quarters = a->dense ? 4 : static_cast<int>((source.r * kGroup / source.c + 3) / 4);
   a->tiles = (source.rows + kTileRows - 1) / kTileRows;
   a->steps = (source.cols + kPair - 1) / kPair;
   a->steps_a_block = (source.scale_group ? source.scale_group : kMostBlock) / kPair;
   a->blocks = (a->steps + a->steps_a_block - 1) / a->steps_a_block;
+  const RowReader reader(source);
+  if (format == Format::bitmask) {
+    pack_bits(*a, source, reader);
+    return a;
+  }
   a->codes = Buffer(a->tiles * a->tile_bytes());
   memset(a->codes.data(), 0, a->codes.bytes());
   a->scales.assign(a->tiles * a->blocks * 4, 0);
-  const RowReader reader(source);
   Pool::get().parallel(a->tiles, [&](int64_t tile, int) {
     std::vector<int32_t> cols;
     for (int64_t r = tile * kTileRows; r < std::min(a->rows, (tile + 1) * kTileRows); ++r) {
@@ -181,6 +240,7 @@ void run_groups(const Packed& packed, const float* x, int64_t lanes, Output y, c
   const bool four = a.type == ValueType::i4;
   const Quantised& q = quantise_x(x, a.cols, lanes, pool);
   const auto finish = a.kernel->isa == Isa::scalar ? finish_scalar : micro_of(a.kernel->isa).finish;
+  const int64_t scales_a_row = a.rows ? static_cast<int64_t>(a.scales.size()) / a.rows : 0;  // of a bitmask
   const RowBlocks blocks(a.rows, std::max<int64_t>(kTileRows, a.rows / (4 * pool.size())), kTileRows);
   pool.parallel(blocks.count * panel_count(lanes), [&](int64_t task, int) {
     const int64_t rb = task % blocks.count, begin = blocks.begin(rb), end = blocks.end(rb), p = task / blocks.count;
@@ -188,7 +248,19 @@ void run_groups(const Packed& packed, const float* x, int64_t lanes, Output y, c
     const YTile tile = tile_of(y, e.residual, a.rows, begin, p, width);
     const int8_t* xs = q.codes.data() + p * kPanel * q.stride;
     float sums[kPanel * kTileRows];
-    for (int64_t r = begin; r < end; r += kTileRows) {
+    for (int64_t r = begin; r < end && a.bits(); ++r) {
+      const GroupRow row{a.masks.data() + r * a.steps * 4,
+                         a.codes.data() + a.starts[r],
+                         a.steps,
+                         a.steps_a_block,
+                         a.scales.data() + r * scales_a_row,
+                         scales_a_row == 1};
+      (four ? micro.row_i4 : micro.row_i8)(row, xs, q.stride, valid, sums);
+      float* out = tile.y + (r - begin) * tile.ldy;
+      for (int64_t t = 0; t < valid; ++t) out[t] = sums[t] * q.scales[p * kPanel + t];
+      for (int64_t t = valid; t < width; ++t) out[t] = 0;
+    }
+    for (int64_t r = begin; r < end && !a.bits(); r += kTileRows) {
       const int64_t at = r / kTileRows;
       const GroupTile view{a.codes.data() + at * a.tile_bytes(), a.steps, a.steps_a_block, a.quarters, a.dense,
                            a.scales.data() + at * a.blocks * 4};

@@ -22,14 +22,29 @@ struct GroupTile {
   const uint16_t* scales;  // [block][4], float16
 };
 
+// One row of a bitmask. A step is 32 columns: four bytes of masks, the lowest bit first, and the codes of the set bits; where codes
+// are two to a byte, those of each 16 columns begin a byte.
+struct GroupRow {
+  const uint8_t* masks;
+  const uint8_t* codes;
+  int64_t steps;
+  int64_t steps_a_block;
+  const uint16_t* scales;  // [block], float16
+  bool one_scale;  // the first holds for all blocks
+};
+
 struct GroupMicro {
   // sums[token][4] = the four rows times x[token], codes of -127 to 127, x_stride bytes apart, 32 readable a step.
   void (*tile_i8)(const GroupTile&, const int8_t* x, int64_t x_stride, int64_t tokens, float* sums);
   void (*tile_i4)(const GroupTile&, const int8_t* x, int64_t x_stride, int64_t tokens, float* sums);
+  // sums[token] = the row times x[token]. Codes are readable 32 bytes beyond their end.
+  void (*row_i8)(const GroupRow&, const int8_t* x, int64_t x_stride, int64_t tokens, float* sums);
+  void (*row_i4)(const GroupRow&, const int8_t* x, int64_t x_stride, int64_t tokens, float* sums);
 };
 
 extern const GroupMicro groups_scalar;
 extern const GroupMicro groups_avx2;
+extern const GroupMicro groups_avxvnni;
 extern const GroupMicro groups_avx512vnni;
 extern const GroupMicro groups_neon;
 extern const GroupMicro groups_neondot;

@@ -15,15 +15,17 @@ struct CellView {
 };
 
 // Rows in order: the values of row r are starts[r] to starts[r + 1], and so are its columns, or masks[r][mask_bytes] has them.
+// Columns are 16 bits each; or, where there are fillers, bytes in groups of four (rows.cc).
 struct RowsView {
   int64_t rows;
   const int64_t* starts;
-  const uint16_t* columns;
-  const uint8_t* masks;  // null for columns
+  const uint8_t* columns;
+  const uint8_t* fillers;  // bit i: entry i is none; null where columns have 16 bits
+  const uint8_t* masks;    // null for columns
   int64_t mask_bytes;
   const void* values;
   const float* scales;  // [row], or null
-  bool finite_x;  // x may be read, and multiplied by zero, where a mask has no entry; whole eights of columns are readable
+  bool finite_x;  // x may be multiplied by zero, and read where a mask has no entry; whole eights of columns are readable then
 };
 
 constexpr int64_t kSumLanes = 8;
@@ -91,5 +93,12 @@ void run_rows(const Packed& packed, const float* x, int64_t lanes, Output y, con
 // dense and nm in integer codes (groups.cc).
 std::unique_ptr<Packed> pack_groups(const Source& source, Format format, ValueType type, Isa isa);
 void run_groups(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
+
+// dense and bitmask in bfloat16, 16 rows by 32 columns at a time (tiles.cc). run_tiles_by multiplies by tiles of any make.
+struct TileMicro;
+std::unique_ptr<Packed> pack_tiles(const Source& source, Format format, ValueType type, Isa isa);
+void run_tiles(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
+void run_tiles_by(const TileMicro& micro, Finish finish, const Packed& packed, const float* x, int64_t lanes, Output y,
+                  const Epilogue& epilogue, Pool& pool);
 
 }  // namespace zs

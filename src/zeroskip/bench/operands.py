@@ -10,10 +10,9 @@ import numpy.typing as npt
 
 from .._errors import InvalidArgument
 from ..formats import BSR, CSR, NM, VNM, SparseMatrix
-from ..kernels import Kernel
 from ..ops import reference
 from ..sparsify import Pattern
-from ..testing import Bound, bound, random_vnm, rounding_of, with_values
+from ..testing import Bound, bound, random_vnm, with_values
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -108,15 +107,15 @@ class Expected:
         fits = a.shape[0] * a.shape[1] <= DENSE_ELEMS
         self._dense = a.to_dense().astype(np.float64) if fits else None
 
-    def bound(self, b: Float32, kernel: Kernel) -> Bound:
-        """Of A @ b, for what the kernel rounds: where that is b, of A and the rounded b.
+    def bound(self, b: Float32, **rounding: str) -> Bound:
+        """Of A @ b; for kernels that round b, of A and the rounded b. `rounding` as `testing.sums_of` has it.
 
-        A rival that rounds b to bfloat16 rounds A too, whatever type that has.
+        A rival that rounds the product rounds A as well, whatever type that has.
         """
-        rounding = rounding_of(kernel)
-        if rounding.get("x_dtype") == "bfloat16" and self._a.dtype != "bfloat16":
-            return Expected(self._a.astype("bfloat16")).bound(b, kernel)
-        return bound(self._a, b, multiply=self._multiply, **rounding)
+        narrow = rounding.get("sum_dtype", self._a.dtype)
+        if narrow == "bfloat16" != self._a.dtype:
+            return Expected(self._a.astype(narrow)).bound(b, **rounding)
+        return bound(self._a, b, rounded_x=True, multiply=self._multiply, **rounding)
 
     def _multiply(self, a: SparseMatrix, x: Any, *, absolute: bool = False) -> Float64:
         if self._dense is None:

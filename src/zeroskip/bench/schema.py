@@ -36,7 +36,11 @@ FIELDS: dict[str, tuple[tuple[type, ...], bool, str]] = {
     "format": (_TEXT, False, "storage format the kernel multiplies from"),
     "dtype": (_TEXT, False, "value type of the weights as the kernel holds them"),
     "group": (_INT, True, "columns that share a scale, 0 for the whole row; null where A has no scales"),
-    "x_dtype": (_TEXT, False, "what the kernel makes of B: float32, as it comes; bfloat16 or int8, rounded"),
+    "x_dtype": (
+        _TEXT,
+        False,
+        "what the kernel makes of B: float32, as it comes; bfloat16, int8: rounded at run time",
+    ),
     "isa": (_TEXT, False, "instruction set, or the library's name"),
     "layout": (_TEXT, False, "columns: B (k, n), C (m, n); rows: B (n, k), C (n, m), as a torch Linear has them"),
     "m": (_INT, False, "rows of A"),

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from .. import kernels
 from .._errors import InvalidArgument
-from ..kernels import Kernel, newest, x_dtype_of
+from ..kernels import Kernel, newest, rounds_x_to
 
 # The last part of a kernel's name where it is made for a number of columns.
 _TILE = re.compile(r"_n(\d+)$")
@@ -52,7 +52,7 @@ def _rivals(peers: Sequence[str], known: Sequence[Kernel]) -> list[Kernel]:
         named = kernel.origin in peers or "all" in peers
         dense = kernel.format == "dense" and "auto" in peers and kernel.why_not() is None
         # What rounds B is no rival of the others; it takes part where it is named.
-        if kernel.origin != "native" and x_dtype_of(kernel) == "float32" and (named or dense):
+        if kernel.origin != "native" and rounds_x_to(kernel) == "float32" and (named or dense):
             found.append(kernel)
     return found
 
@@ -61,7 +61,7 @@ def role(kernel: Kernel) -> str:
     """candidate, dense, rounded or peer."""
     if kernel.origin == "native":
         return "candidate"
-    if x_dtype_of(kernel) != "float32":
+    if rounds_x_to(kernel) != "float32":
         return "rounded"
     return "dense" if kernel.format == "dense" else "peer"
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from .. import kernels, ops
 from ..formats import SparseMatrix
-from ..kernels import Kernel, Prepared, x_dtype_of
-from ..testing import Bound, rounding_of
+from ..kernels import Kernel, Prepared
+from ..testing import Bound, sums_of
 from . import machine, schema
 from .operands import DENSE_ELEMS, Expected, Problem, Source, vectors
 from .selection import meant_for, role, select
@@ -144,10 +144,10 @@ def _measure(group: _Group) -> list[Row]:
     entries = list(_entries(group))
 
     def check(entry: _Entry) -> None:
-        rounding = str(rounding_of(entry.kernel))
-        if rounding not in bounds:
-            bounds[rounding] = group.expected.bound(columns, entry.kernel)
-        _check(entry, a, operands, outputs, bounds[rounding])
+        rounding = sums_of(entry.kernel)
+        if str(rounding) not in bounds:
+            bounds[str(rounding)] = group.expected.bound(columns, **rounding)
+        _check(entry, a, operands, outputs, bounds[str(rounding)])
 
     for entry in entries:
         if entry.row["status"] == "ok":
@@ -243,7 +243,7 @@ def _entry(group: _Group, kernel: Kernel, part: str, transposed: bool, reason: s
         format=kernel.format,
         dtype=kernel.dtype,
         group=None if a.scales is None else a.scales.group,
-        x_dtype=x_dtype_of(kernel),
+        x_dtype=kernels.rounds_x_to(kernel),
         isa=kernel.isa,
         layout="rows" if transposed else "columns",
         m=a.shape[0],

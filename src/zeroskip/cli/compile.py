@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--activations",
-        choices=("int8", "float32"),
-        help="int8 and int4: whether kernels may round x to 8 bits (int8)",
+        choices=("int8", "bfloat16", "float32"),
+        help="what kernels may round x to: int8 or float32 for int8 and int4 (int8), bfloat16 for bfloat16 (float32)",
     )
     how.add_argument(
         "--batch-sizes", type=positives, metavar="N,...", help="tokens at a time to measure for (1,16,256)"
@@ -67,8 +67,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ..runtime import compile
 
     console.say(f"zeroskip compile on {describe(use_threads(args.threads))}")
-    if args.values not in INTEGERS and (args.group is not None or args.activations is not None):
-        raise UsageError("--group and --activations are for weights in codes; pass --values int8 or int4 with them.")
+    narrow = args.values == "bfloat16" and args.activations != "int8"
+    if args.values not in INTEGERS and (args.group is not None or (args.activations is not None and not narrow)):
+        raise UsageError(
+            "--group and --activations are for weights in codes; pass --values int8 or int4 with them "
+            "(or --values bfloat16 --activations bfloat16)."
+        )
     given = {"values": args.values, "batch_sizes": args.batch_sizes, "kernels": args.kernels, "budget_s": args.budget}
     given |= {"group": args.group, "activations": args.activations}
     start = time.perf_counter()

@@ -107,6 +107,7 @@ def _warnings(report: dict[str, Any]) -> list[str]:
         found.append(
             f"ZEROSKIP_ISA restricts to {machine['isa']}, but {machine['isas'][-1]} was found; unset it for full speed."
         )
+    found += [f"AMX cannot be used: {reason}." for reason in machine_limits()]
     if machine["isa"] == "scalar":
         found.append("only scalar kernels can be used here: expect dense to win almost everywhere.")
     cores = num_cores()
@@ -124,6 +125,14 @@ def _warnings(report: dict[str, Any]) -> list[str]:
     if folder and not os.path.isdir(folder):
         found.append(f"ZEROSKIP_DATA_DIR is {folder!r}, which is no folder; tests and suites that need data will skip.")
     return found
+
+
+def machine_limits() -> set[str]:
+    """Reasons why kernels cannot run that are no matter of the processor: what the system does not permit."""
+    from ..kernels import registry
+
+    reasons = {kernel.why_not() for kernel in registry if kernel.origin == "native"}
+    return {reason for reason in reasons if reason and "does not permit" in reason}
 
 
 def _load() -> float:

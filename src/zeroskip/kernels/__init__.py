@@ -4,6 +4,30 @@ Look one up with `registry.get(name)`. What cannot run on this machine is there 
 that could not even be imported is in `registry.unavailable`.
 """
 
-from ._base import ACTIVATIONS, ISAS, Kernel, KernelInfo, Prepared, newest, num_threads, registry, x_dtype_of
+from ._base import (
+    ACTIVATIONS,
+    ISAS,
+    X_DTYPES,
+    Kernel,
+    KernelInfo,
+    Prepared,
+    newest,
+    num_threads,
+    registry,
+    rounds_within,
+    rounds_x_to,
+)
 
-__all__ = ["ACTIVATIONS", "ISAS", "Kernel", "KernelInfo", "Prepared", "newest", "num_threads", "registry", "x_dtype_of"]
+__all__ = [
+    "ACTIVATIONS",
+    "ISAS",
+    "X_DTYPES",
+    "Kernel",
+    "KernelInfo",
+    "Prepared",
+    "newest",
+    "num_threads",
+    "registry",
+    "rounds_within",
+    "rounds_x_to",
+]

@@ -16,7 +16,10 @@ from ..formats import SparseMatrix
 Float32 = npt.NDArray[np.float32]
 
 # From the one that runs everywhere to the newest; a later one is preferred.
-ISAS = ("scalar", "neon", "neondot", "avx2", "avx512", "avx512vnni")
+ISAS = ("scalar", "neon", "neondot", "avx2", "avxvnni", "avx512", "avx512vnni", "amx")
+# What kernels round x to before they multiply, from nothing to the coarsest: bfloat16 moves an x by |x| / 256 at most,
+# int8 by 1/254 of the largest |x| of its column.
+X_DTYPES = ("float32", "bfloat16", "int8")
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh")
 
 
@@ -95,16 +98,6 @@ class Kernel(Protocol):
 registry: Registry[Kernel] = Registry("kernel", "zeroskip.kernels")
 
 
-def x_dtype_of(kernel: Kernel) -> str:
-    """What a kernel makes of x: float32, as it comes; bfloat16, rounded; int8, rounded with a scale a column.
-
-    Kernels that round x say so by an attribute, `x_dtype` or `integer`; what is not float32 has an accuracy of its own
-    and never stands for a float32 product.
-    """
-    given = getattr(kernel, "x_dtype", None)
-    return str(given) if given else "int8" if getattr(kernel, "integer", False) else "float32"
-
-
 @dataclass(frozen=True)
 class KernelInfo:
     """The descriptive half of a kernel; peers inherit it."""
@@ -120,15 +113,28 @@ class KernelInfo:
         return None
 
 
+def rounds_x_to(kernel: Kernel) -> str:
+    """What a kernel rounds x to, of `X_DTYPES`; float32 where it multiplies x as it comes."""
+    return str(getattr(kernel, "x_dtype", "float32"))
+
+
+def rounds_within(kernel: Kernel, x_dtype: str) -> bool:
+    """Whether a kernel rounds x no coarser than to `x_dtype`."""
+    return X_DTYPES.index(rounds_x_to(kernel)) <= X_DTYPES.index(x_dtype)
+
+
 def newest(kernels: Iterable[Kernel]) -> list[Kernel]:
-    """Of kernels that differ in nothing but the instruction set, the newest; all of them run here."""
+    """Of kernels that differ in nothing but the instruction set, the newest; all of them run here.
+
+    What x is rounded to makes a difference: the results are others.
+    """
 
     def rank(kernel: Kernel) -> int:
         return ISAS.index(kernel.isa) if kernel.isa in ISAS else len(ISAS)
 
-    best: dict[str, Kernel] = {}
+    best: dict[tuple[str, str], Kernel] = {}
     for kernel in kernels:
-        variant = "_".join(part for part in kernel.name.split("_") if part != kernel.isa)
+        variant = "_".join(part for part in kernel.name.split("_") if part != kernel.isa), rounds_x_to(kernel)
         if variant not in best or rank(kernel) > rank(best[variant]):
             best[variant] = kernel
     return list(best.values())

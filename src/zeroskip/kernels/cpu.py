@@ -51,7 +51,7 @@ class NativeKernel:
     """One line of the native kernel table.
 
     Attributes:
-        integer: Whether it rounds x to int8 and adds products of codes in integers.
+        x_dtype: What it rounds x to: float32, as it comes; bfloat16; int8, and products of codes are added in integers.
     """
 
     name: str
@@ -61,7 +61,7 @@ class NativeKernel:
     isa: str
     reason: str | None
     doc: str
-    integer: bool = False
+    x_dtype: str = "float32"
     origin: str = "native"
 
     def why_not(self) -> str | None:
@@ -83,7 +83,7 @@ class NativeKernel:
             return f"it takes {self.dtype} codes and a is {a.dtype}; quantise it: quantize.quantize(a, {self.dtype!r})"
         if not a.scales.symmetric:
             return "it takes symmetric codes and a has zero points; quantise it with symmetric=True"
-        if not self.integer and a.scales.group:
+        if self.x_dtype != "int8" and a.scales.group:
             return f"it takes one scale a row and a has one for each {a.scales.group} columns; quantise it with group=0"
         if self.format == "nm" and not (isinstance(a, NM) and 16 % a.m == 0):
             found = f"{a.n}:{a.m}" if isinstance(a, NM) else a.name
@@ -92,7 +92,7 @@ class NativeKernel:
 
     def prepare(self, a: SparseMatrix) -> NativePrepared:
         source = a if a.scales is None or self.dtype in INTEGERS else a.astype("float32")
-        read = _dense_codes if self.integer and self.format == "dense" else _SOURCES[self.format]
+        read = _dense_codes if self.x_dtype == "int8" and self.format == "dense" else _SOURCES[self.format]
         arrays, dtype, params = read(source)
         if source.scales is not None:
             arrays = {**arrays, **source.scales.arrays(), "scales": _bits(source.scales.values)}
@@ -216,6 +216,6 @@ for _row in _native.kernels():
                 isa=_row["isa"],
                 reason=_row["why_not"],
                 doc=_row.get("doc", ""),
-                integer=_row["integer"],
+                x_dtype=_row["x_dtype"],
             ),
         )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..formats import BSR, COO, NM, SparseMatrix, value_bytes
-from ..kernels import Kernel, newest, registry, x_dtype_of
+from ..kernels import Kernel, newest, registry, rounds_within, rounds_x_to
 from .clock import HOPELESS, SETTLE_MAX_S, Span, measure, settle
 
 __all__ = [
@@ -65,11 +65,11 @@ def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel
     """The kernels that "auto" weighs for `a`: native ones of the best instruction set, and dense ones.
 
     Values are never narrowed: sparse kernels of the matrix's own dtype, float32 ones only where there is none or the
-    matrix is quantised (they take it dequantised), and dense ones of either. Nor is x: integer kernels, which round it
-    to 8 bits, count only where `x_dtype` is int8. torch counts only where the program has imported it already.
+    matrix is quantised (they take it dequantised), and dense ones of either. Nor is x: kernels that round it count only
+    where `x_dtype` is as coarse, or coarser. torch counts only where the program has imported it already.
     """
     usable = [kernel for kernel in registry if kernel.why_not() is None and kernel.rejects(a, n) is None]
-    usable = [kernel for kernel in usable if x_dtype_of(kernel) in ("float32", x_dtype)]
+    usable = [kernel for kernel in usable if rounds_within(kernel, x_dtype)]
     native = newest([kernel for kernel in usable if kernel.origin == "native"])
     dense = [kernel for kernel in native if kernel.format == "dense" and kernel.dtype in (a.dtype, "float32")]
     sparse = [kernel for kernel in native if kernel.format != "dense"]
@@ -77,14 +77,20 @@ def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel
         sparse = [kernel for kernel in usable if kernel.origin == "scipy"]
     own = [kernel for kernel in sparse if kernel.dtype == a.dtype]
     libraries = {"numpy"} | ({"torch"} & set(sys.modules))
-    dense += [kernel for kernel in usable if kernel.origin in libraries and kernel.format == "dense"]
+    theirs = [kernel for kernel in usable if kernel.origin in libraries and kernel.format == "dense"]
+    dense += [kernel for kernel in theirs if not rounds_x(kernel)]  # who does rounds values and results, too
     plain = [kernel for kernel in sparse if kernel.dtype == "float32"]
     return (own + plain if a.scales is not None else own or plain) + dense
 
 
 def rounds_x(kernel: Kernel) -> bool:
-    """Whether a kernel rounds x to int8 and adds products of codes in integers."""
-    return x_dtype_of(kernel) == "int8"
+    """Whether a kernel rounds x before it multiplies."""
+    return rounds_x_to(kernel) != "float32"
+
+
+def rounding_of(x_dtype: str) -> str:
+    """What a reason says of a kernel that rounds x; nothing of one that does not."""
+    return {"int8": "; x rounded to 8 bits", "bfloat16": "; x rounded to bfloat16"}.get(x_dtype, "")
 
 
 def estimate(kernel: Kernel, a: SparseMatrix, n: int) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .._errors import InvalidArgument
 from ..formats import SparseMatrix, like, registry
-from ..kernels import Kernel, Prepared
+from ..kernels import X_DTYPES, Kernel, Prepared, rounds_x_to
 from ..kernels._base import Float32
 from . import _cache
 from ._check import (
@@ -34,11 +34,9 @@ from .choice import (
     measure,
     measured_as_json,
     measured_from,
-    rounds_x,
+    rounding_of,
     statistics_of,
 )
-
-X_DTYPES = ("float32", "int8")
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +121,10 @@ def plan(
             so much other memory is then read between two runs.
         cache: Whether to take times that were measured before for a matrix like this one, here and with the same
             kernels; the reason then says "from cache". False measures anew, and later calls take what it finds.
-        x_dtype: "int8" lets "auto" take kernels that round x to 8 bits, each column by itself, and multiply int8 or
-            int4 codes in integers; by default x is multiplied as it is. A kernel that is named does what it does.
+        x_dtype: What "auto" may round x to. "bfloat16" admits kernels that multiply in it, for bfloat16 weights (AMX);
+            "int8" those too, whose rounding is never the larger, and kernels that round x to 8 bits, each column by
+            itself, and multiply int8 or int4 codes in integers. By default x is multiplied as it is. A kernel that is
+            named does what it does.
         optimize: "speed" takes the fastest, of sparse ones within 1 % the smallest; "memory" the smallest that is
             faster than dense.
     Returns:
@@ -207,8 +207,7 @@ def _measured_plan(
         reason += f"; no kernel here takes {a.dtype} values, they run dequantised to float32"
     elif a.scales is not None and chosen.dtype != a.dtype:
         reason += f"; the {a.dtype} values run dequantised to float32"
-    if rounds_x(chosen):
-        reason += "; x rounded to 8 bits"
+    reason += rounding_of(rounds_x_to(chosen))
     if remembered:
         reason += "; from cache"
         packed[winner] = packer.pack(chosen)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from ..formats import INTEGERS, SHORT
 from ..io import DENSE
-from .layerplan import Choice, rounds_x
+from ..ops.choice import rounding_of
+from .layerplan import Choice, rounds_x_to
 from .measure import WORTH_TRYING, Group, Timing
 from .packing import native_kernels
 
@@ -110,8 +111,8 @@ def _reason(group: Group, pick: Timing, rival: Timing, timings: Sequence[Timing]
     text = _versus_dense(pick, rival, timings, n)
     if second:
         text += f"; packed a second time ({_mb(pick.nbytes)})"
+    text += rounding_of(rounds_x_to(pick.kernel))
     if group.quantised:
-        text += "; x rounded to 8 bits" if rounds_x(pick.kernel) else ""
         text += f"; compared: {_compared(timings, rival, n)}"
     if group.borrowed is not None:
         text += f"; measured at sparsity {group.borrowed:.2f}, time ran out"

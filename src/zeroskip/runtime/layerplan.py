@@ -12,9 +12,12 @@ from ..formats import GROUPS
 from ..io.fields import Fields
 
 
-def rounds_x(kernel: str) -> bool:
-    """Whether a kernel rounds x to 8 bits, by its name: op_format_dtype_i32acc_isa."""
-    return "i32acc" in kernel.split("_")
+def rounds_x_to(kernel: str) -> str:
+    """What a kernel rounds x to, by its name, for it may be another machine's."""
+    parts = kernel.split("_")
+    if "i32acc" in parts:
+        return "int8"
+    return "bfloat16" if "amx" in parts and "bf16" in parts else "float32"
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class LayerPlan:
                 {
                     "n": choice.n,
                     "kernel": choice.kernel,
-                    "activations": "int8" if rounds_x(choice.kernel) else "float32",
+                    "activations": rounds_x_to(choice.kernel),
                     "time_s": choice.time_s,
                     "dense_kernel": choice.dense_kernel,
                     "dense_time_s": choice.dense_time_s,
@@ -186,11 +189,13 @@ def report_text(
 
 def precision(plan: Sequence[LayerPlan]) -> list[str]:
     """In words, where a plan rounds more than its weights; nothing where it does not."""
-    rounding = sum(any(rounds_x(choice.kernel) for choice in layer.choices) for layer in plan)
-    if not rounding:
-        return []
-    where = f"{rounding} of {len(plan)} linear layers round their input to 8 bits, with a scale a token"
-    return [f"{where}; zeroskip eval --against the dense model shows what all rounding costs"]
+    notes = []
+    for x_dtype, what in (("int8", "8 bits, with a scale a token"), ("bfloat16", "bfloat16")):
+        rounding = sum(any(rounds_x_to(choice.kernel) == x_dtype for choice in layer.choices) for layer in plan)
+        if rounding:
+            where = f"{rounding} of {len(plan)} linear layers round their input to {what}"
+            notes.append(f"{where}; zeroskip eval --against the dense model shows what all rounding costs")
+    return notes
 
 
 _COLUMNS = ("layers", "shape", "sparsity", "stored as", "tokens", "kernel", "time", "dense", "speed-up", "why")

@@ -13,8 +13,8 @@ import numpy as np
 from .._errors import DamagedFile, FormatError, KernelUnavailable
 from ..formats import BSR, CSR, INTEGERS, NM, SHORT, Bitmask, SparseMatrix
 from ..io import DENSE, Matrix
-from ..kernels import Kernel, Prepared, newest, registry
-from .layerplan import rounds_x
+from ..kernels import Kernel, Prepared, newest, registry, rounds_within
+from .layerplan import rounds_x_to
 from .values import dense_codes
 
 T = TypeVar("T")
@@ -125,11 +125,11 @@ def stand_in(name: str, format: str, dtype: str) -> tuple[str, str | None]:
     why = "is not known here" if known is None else (known.why_not() or "is no native kernel")
     parts = name.split("_")
     wanted_format, wanted_dtype = (parts[1], _LONG.get(parts[2], dtype)) if len(parts) > 2 else (format, dtype)
-    integer = rounds_x(name)
+    allowed = rounds_x_to(name)
     for trial_format in (wanted_format, format, "bitmask", "csr", DENSE):
         for trial_dtype in (wanted_dtype, dtype, "float32"):
             found = [k for k in native_kernels() if (k.format, k.dtype) == (trial_format, trial_dtype)]
-            fits = [k for k in found if k.dtype not in INTEGERS or (k.dtype == dtype and rounds_x(k.name) <= integer)]
+            fits = [k for k in found if rounds_within(k, allowed) and (k.dtype not in INTEGERS or k.dtype == dtype)]
             if fits and (trial_format not in ("nm", "bsr") or trial_format == format):
                 text = f"{fits[0].name} instead of {name}, which {why}"
                 dequantised = dtype in INTEGERS and fits[0].dtype not in INTEGERS

@@ -1,7 +1,8 @@
 """What the weights of a compiled model are stored as: numbers, or codes with scales.
 
 A layer's weights are rounded once. Every kernel that may run it computes with those weights: kernels of codes with the
-codes, kernels of numbers with what the codes mean. What differs is x, which integer kernels round to 8 bits a token.
+codes, kernels of numbers with what the codes mean. What differs is x, which integer kernels round to 8 bits a token,
+and those of AMX to bfloat16.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import numpy as np
 from .._errors import InvalidArgument, ZeroskipError
 from ..formats import DTYPES, INTEGERS, NM, DenseMatrix, SparseMatrix, check_group
 from ..io import DENSE, Matrix, encode
-from ..kernels import Kernel
+from ..kernels import X_DTYPES, Kernel, rounds_within, rounds_x_to
 from ..quantize import quantize
 
 FLOATING = {"encoder": "float32", "decoder": "float16"}
-ACTIVATIONS = ("int8", "float32")
+ACTIVATIONS = X_DTYPES[::-1]
 # How far rounding moved weights of SmolLM2 that were pruned to 8:16, of their norm: int8 with a scale a row 0.7 %, int4
 # (scales searched) 10.0 % with a scale a row, 8.6 % with groups of 128, 6.7 % with groups of 32. And only int8 with a
 # scale a row has kernels for unstructured patterns.
@@ -33,22 +34,22 @@ class Values:
         dtype: Value type of the stored weights.
         floating: Value type in which kernels of numbers take them; `dtype` itself where that is one of numbers.
         group: Columns that one scale covers, 0 for a row; None for numbers.
-        integer: Whether kernels that round x to 8 bits are candidates.
+        x_dtype: The coarsest type that kernels may round x to: of `X_DTYPES`.
     """
 
     dtype: str = "float32"
     floating: str = "float32"
     group: int | None = None
-    integer: bool = False
+    x_dtype: str = "float32"
 
     @classmethod
     def of(cls, dtype: str | None, group: int | None, activations: str | None, *, kind: str) -> Values:
         """The values that `compile` was asked for, with the defaults for an encoder or a decoder."""
         if dtype in INTEGERS:
             found = GROUPS[dtype] if group is None else group
-            return cls(dtype, FLOATING[kind], found, activations != "float32")
+            return cls(dtype, FLOATING[kind], found, activations or "int8")
         floating = dtype or FLOATING[kind]
-        return cls(floating, floating)
+        return cls(floating, floating, None, activations or "float32")
 
     @property
     def quantised(self) -> bool:
@@ -68,9 +69,9 @@ class Values:
         It is the largest matrix of a small model and read for every token, so it has codes of its own beside the table,
         where a kernel multiplies them as they are; else it is the table.
         """
-        if self.integer:
-            return Values("int8", self.floating, GROUPS["int8"], True)
-        return Values(self.table, self.table)
+        if self.x_dtype == "int8":
+            return Values("int8", self.floating, GROUPS["int8"], self.x_dtype)
+        return Values(self.table, self.table, None, self.x_dtype)
 
     def store(self, weight: Any, format: str, *, name: str) -> Matrix:
         """A float32 weight matrix in a format, rounded.
@@ -95,14 +96,13 @@ class Values:
 
     def allow(self, kernel: Kernel, matrix: Matrix, structured: SparseMatrix | None) -> bool:
         """Whether a kernel may run a layer: of an allowed value type, with x as it is or rounded, fit for the codes."""
-        integer = bool(getattr(kernel, "integer", False))
-        if integer and not self.integer:
+        if not rounds_within(kernel, self.x_dtype):
             return False
         if kernel.dtype not in INTEGERS:
             return True
         if not self.quantised or kernel.dtype != self.dtype:
             return False
-        if integer:
+        if rounds_x_to(kernel) == "int8":
             return kernel.format == DENSE or (isinstance(structured, NM) and 16 % structured.m == 0)
         return self.group == 0 and matrix.name != DENSE
 
@@ -148,6 +148,8 @@ def check_values(dtype: str | None, group: int | None, activations: str | None) 
         refuse("values", dtype, "which is no value type", f"choose one of: {', '.join(DTYPES)}")
     if activations is not None and activations not in ACTIVATIONS:
         refuse("activations", activations, "which is no type of x", f"choose one of: {', '.join(ACTIVATIONS)}")
+    if activations == "bfloat16" and dtype != "bfloat16":
+        refuse("activations", activations, "which takes weights in bfloat16", "pass values='bfloat16'")
     if dtype in INTEGERS:
         if group is not None:
             check_group("compile", group)

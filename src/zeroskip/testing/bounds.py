@@ -47,9 +47,20 @@ more rounding for sx:
 
 A column of x with a NaN or an infinity has no scale: all its results are NaN, also those of empty rows.
 
-**Kernels that round x to bfloat16** (`x_dtype="bfloat16"`) are held against the product with the rounded x: rounding a
-number has one result. Where the product is rounded as well before anything is added (`sum_dtype`), it is off by u of
-that type, and by half of its smallest subnormal, and a bias meets one more rounding.
+**Kernels in bfloat16** (`x_dtype="bfloat16"`) round x to 8 significant bits, to nearest, ties to even: r = x (1 + d)
+with |d| <= v = 2^-8. An x that would become infinite stays as it is, and so do infinities and NaN. Products of two
+bfloat16 have 16 bits, so float32 holds them; they are added in some order as above, in t terms of |A| |r| together:
+
+    |C - C64| <= v |A| |x| + (t + 1) u ((1 + v) |A| |x| + |bias|) + u_out |C64|.
+
+These kernels may take what is subnormal, below f = 2^-126 in magnitude, as zero: an x, which costs f |A|; a weight, at
+most f |x| an entry; and a product or a sum, f for each of the 2 t + 1 operations. All of it is added to the above.
+
+With `rounded_x` the result is compared with the product of r, and v is 0: rounding to nearest leaves no doubt.
+
+**Products that are rounded** to a narrower type (`sum_dtype`) before bias and activation, as libraries do whose results
+have that type, are off by its u of the product and of its error, and by half of its smallest subnormal; a bias then
+meets one more rounding of float32.
 """
 
 from __future__ import annotations
@@ -62,8 +73,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .._errors import InvalidArgument
-from ..formats import UNIT_ROUNDOFF, SparseMatrix, to_bits, to_float32, to_numpy
-from ..kernels import Kernel, x_dtype_of
+from ..formats import UNIT_ROUNDOFF, SparseMatrix, to_numpy
+from ..formats._dtypes import to_bits, to_float32
+from ..kernels import X_DTYPES, Kernel, rounds_x_to
 from ..ops import reference
 
 Float64 = npt.NDArray[np.float64]
@@ -72,9 +84,10 @@ Product = Callable[..., Float64]
 LIPSCHITZ = {None: 1.0, "relu": 1.0, "tanh": 1.0, "gelu": 1.1290, "gelu_tanh": 1.1300, "silu": 1.0999}
 EVALUATION = 8.0
 _HALF_SUBNORMAL = 2.0**-150
-_HALF_SUBNORMALS = {"float32": _HALF_SUBNORMAL, "bfloat16": 2.0**-134, "float16": 2.0**-25}
+_HALF_SUBNORMALS = {"bfloat16": 2.0**-134, "float16": 2.0**-25}
 _TINY = 2.0**-119
 _CODE_PRODUCT = 127 * 254
+_FLUSHED = 2.0**-126
 
 
 @dataclass(frozen=True)
@@ -115,24 +128,28 @@ def bound(
         activation: As in `ops.spmm`.
         out_dtype: Value type of the result.
         acc_dtype: Value type of the sums.
-        x_dtype: float32; bfloat16; or int8 for a kernel that rounds x to int8 codes, a scale for each column.
-        rounded_x: With int8, compare with the product of the rounded x: finds errors that the rounding of x hides.
+        x_dtype: float32; bfloat16 for a kernel that rounds x to it; int8 for one that rounds x to codes, a scale for
+            each column.
+        rounded_x: Compare with the product of x as the kernel rounds it: finds errors that the rounding hides.
         sum_dtype: What a sum of products is rounded to before bias and activation.
         multiply: The product in float64, as `reference.stored_product`, by another way.
     """
-    if x_dtype not in ("float32", "bfloat16", "int8") or (x_dtype == "int8" and a.scales is None):
+    if x_dtype not in X_DTYPES or (x_dtype == "int8" and a.scales is None):
         raise InvalidArgument(
             f"bound: x_dtype is {x_dtype!r} and a is {a.dtype}, x is float32, bfloat16 or, where a is int8 or int4, "
             "int8; choose one of these."
         )
     column = None if bias is None else np.asarray(bias, dtype=np.float64)[:, None]
+    added = column if sum_dtype == "float32" else None
     u_acc = UNIT_ROUNDOFF[acc_dtype]
     if x_dtype == "int8":
-        product, error = _integer_sum(a, x, column, u_acc, rounded_x, multiply)
-    elif sum_dtype != "float32" or x_dtype == "bfloat16":
-        product, error = _narrow_sum(a, x, column, u_acc, (x_dtype, sum_dtype), multiply)
+        product, error = _integer_sum(a, x, added, u_acc, rounded_x, multiply)
+    elif x_dtype == "bfloat16":
+        product, error = _bfloat16_sum(a, x, added, u_acc, rounded_x, multiply)
     else:
-        product, error = _sum(a, x, column, u_acc, multiply)
+        product, error = _sum(a, x, added, u_acc, multiply)
+    if sum_dtype != "float32":
+        product, error = _rounded_sum(product, error, column, u_acc, sum_dtype)
     expected = reference.activate(product, activation)
     with np.errstate(invalid="ignore"):
         allowed = error * LIPSCHITZ[activation]
@@ -154,21 +171,23 @@ def _sum(a: SparseMatrix, x: Any, bias: Float64 | None, u: float, multiply: Prod
         return product, (terms + 1) * (u * magnitude + _HALF_SUBNORMAL)
 
 
-def _narrow_sum(
-    a: SparseMatrix, x: Any, bias: Float64 | None, u: float, dtypes: tuple[str, str], multiply: Product
+def _bfloat16_sum(
+    a: SparseMatrix, x: Any, bias: Float64 | None, u: float, rounded_x: bool, multiply: Product
 ) -> tuple[Float64, Float64]:
-    """A @ x + bias in float64, x rounded, and the error of a kernel that rounds the product too."""
-    x_dtype, sum_dtype = dtypes
-    rounded = to_float32(to_bits(np.asarray(x, dtype=np.float32), x_dtype), x_dtype)
-    if sum_dtype == "float32":
-        return _sum(a, rounded, bias, u, multiply)
-    product, error = _sum(a, rounded, None, u, multiply)
-    with np.errstate(invalid="ignore"):
-        error = error + UNIT_ROUNDOFF[sum_dtype] * (np.abs(product) + error) + _HALF_SUBNORMALS[sum_dtype]
-        if bias is not None:
-            product = product + bias
-            error = error + u * (np.abs(product) + error)
-    return product, error
+    """A @ x + bias in float64, and the error of a kernel that rounds x to bfloat16."""
+    given = np.asarray(x, dtype=np.float32)
+    near = to_float32(to_bits(given, "bfloat16"), "bfloat16")
+    rounded = np.where(np.isfinite(near), near, given).astype(np.float64)
+    product, error = _sum(a, rounded, bias, u, multiply)
+    if not rounded_x:
+        product = multiply(a, given) + (0.0 if bias is None else bias)
+    usable = np.where(np.isfinite(rounded), np.abs(rounded), 0.0)
+    off = np.where(np.isfinite(rounded), _FLUSHED, 0.0)
+    if not rounded_x:
+        off += UNIT_ROUNDOFF["bfloat16"] * np.where(np.isfinite(given), np.abs(given.astype(np.float64)), 0.0)
+    largest, entries = usable.max(axis=0, initial=0.0), _entries_a_row(a)
+    flushed = _FLUSHED * (entries * largest + 2.0 * (entries + (bias is not None)) + 1.0)
+    return product, error + multiply(a, off, absolute=True) + flushed
 
 
 def _integer_sum(
@@ -200,16 +219,25 @@ def _integer_sum(
     return product, error + (terms + more) * u * magnitude + subnormal
 
 
+def _rounded_sum(
+    product: Float64, error: Float64, bias: Float64 | None, u: float, dtype: str
+) -> tuple[Float64, Float64]:
+    """A product and its error when it has been rounded to `dtype`, and a bias added in float32."""
+    with np.errstate(invalid="ignore"):
+        error = error + UNIT_ROUNDOFF[dtype] * (np.abs(product) + error) + _HALF_SUBNORMALS[dtype]
+        if bias is not None:
+            product = product + bias
+            error = error + u * (np.abs(product) + error)
+    return product, error
+
+
 def _entries_a_row(a: SparseMatrix) -> Float64:
     return np.bincount(a.entries().rows, minlength=a.shape[0]).astype(np.float64)[:, None]
 
 
-def rounding_of(kernel: Kernel) -> dict[str, Any]:
-    """What a kernel rounds beside the values, as arguments of `bound`; with those it is held against the rounded x."""
-    x_dtype = x_dtype_of(kernel)
-    if x_dtype == "int8":
-        return {"x_dtype": x_dtype, "rounded_x": True}
-    return {} if x_dtype == "float32" else {"x_dtype": x_dtype, "sum_dtype": getattr(kernel, "sum_dtype", "float32")}
+def sums_of(kernel: Kernel) -> dict[str, str]:
+    """How a kernel adds up, as arguments of `bound`: what it rounds x to, and its sums."""
+    return {"x_dtype": rounds_x_to(kernel), "sum_dtype": getattr(kernel, "sum_dtype", "float32")}
 
 
 def assert_within_bound(

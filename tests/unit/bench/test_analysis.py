@@ -177,7 +177,7 @@ def test_the_check_finds_wrong_elements(place: tuple[int, int], value: float, n:
     operands = Operands((96, 64), 8, 0)
     form = Form.parse("csr")
     a = operands.matrices([form], 0.5).matrix(form, "float32")
-    check = Check(a, {1: operands.x(1), 8: operands.x(8)}, integer=False)
+    check = Check(a, {1: operands.x(1), 8: operands.x(8)}, x_dtype="float32")
     found = check.wrong(Wrong(a, place, value), [1, 8])
     assert (found and found[0]) == n
     if found:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -48,16 +47,18 @@ def test_operands_keep_pattern_and_sparsity(pattern: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize(("dtype", "integer"), [("float32", False), ("int8", False), ("int4", True)])
+@pytest.mark.parametrize(
+    ("dtype", "x_dtype"), [("float32", "float32"), ("int8", "float32"), ("int4", "int8"), ("bfloat16", "bfloat16")]
+)
 def test_the_bound_is_that_of_the_conformance_tests(
-    pattern: str, dtype: str, integer: bool, monkeypatch: pytest.MonkeyPatch
+    pattern: str, dtype: str, x_dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = problem(pattern, dtype)
     a, b = asked.matrix(), vectors(0, 32, 5)
-    theirs = testing.bound(a, b, x_dtype="int8", rounded_x=True) if integer else testing.bound(a, b)
+    theirs = testing.bound(a, b, x_dtype=x_dtype, rounded_x=True)
     for limit in (operands.DENSE_ELEMS, 1):
         monkeypatch.setattr(operands, "DENSE_ELEMS", limit)
-        ours = Expected(a).bound(b, SimpleNamespace(integer=integer))
+        ours = Expected(a).bound(b, x_dtype=x_dtype)
         np.testing.assert_allclose(ours.expected, theirs.expected, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(ours.allowed, theirs.allowed, rtol=1e-9)
 

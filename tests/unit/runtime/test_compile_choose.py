@@ -68,7 +68,7 @@ def test_balanced_never_holds_three():
 
 def codes(*timings):
     matrix = quantize(Bitmask.from_dense(np.eye(4, dtype=np.float32)), "int8")
-    return Group([Layer("x", matrix, 0.6, values=Values("int8", "float16", 0, True))], list(timings))
+    return Group([Layer("x", matrix, 0.6, values=Values("int8", "float16", 0, "int8"))], list(timings))
 
 
 def int8(kernel, nbytes, *times):
@@ -98,11 +98,11 @@ def test_codes_that_nothing_beats_say_what_they_were_compared_with():
 def test_where_nothing_is_measured_codes_run_in_the_dense_kernel_that_is_allowed():
     found = codes()
     assert all("_dense_i8_i32acc_" in choice.kernel for choice in choose(found, SIZES, "balanced"))
-    floats = replace(found.layers[0], values=Values("int8", "float16", 0, integer=False))
+    floats = replace(found.layers[0], values=Values("int8", "float16", 0, "float32"))
     assert all("_dense_f16_" in choice.kernel for choice in choose(Group([floats]), SIZES, "balanced"))
 
 
-@pytest.mark.parametrize("values", [Values("int8", "float16", 0, True), Values("int8", "float16", 32, True)])
+@pytest.mark.parametrize("values", [Values("int8", "float16", 0, "int8"), Values("int8", "float16", 32, "int8")])
 def test_candidates_are_those_that_take_the_codes(values):
     rng = np.random.default_rng(0)
     dense = np.where(rng.random((64, 64)) < 0.3, rng.standard_normal((64, 64)), 0).astype(np.float32)
@@ -118,12 +118,12 @@ def test_candidates_are_those_that_take_the_codes(values):
     one_lane = {name for name in names(layer) if "_i8_" in name} - integer
     assert all(name.endswith("_n1") for name in one_lane)
     assert not one_lane or values.group == 0
-    assert names(replace(layer, values=replace(values, integer=False))) == names(layer) - integer
+    assert names(replace(layer, values=replace(values, x_dtype="float32"))) == names(layer) - integer
 
 
 @pytest.mark.parametrize(("m", "integer"), [(4, True), (16, True), (32, False)])
 def test_integer_kernels_take_patterns_of_sixteen(m, integer):
-    values = Values("int8", "float32", 0, True)
+    values = Values("int8", "float32", 0, "int8")
     dense = np.where(
         np.random.default_rng(0).permuted(np.arange(64 * 16).reshape(-1, m) % m, axis=1) < m // 2, 1.0, 0.0
     )

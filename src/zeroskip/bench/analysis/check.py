@@ -28,13 +28,13 @@ class Check:
     Args:
         a: The matrix.
         x: x by N; of every N the first columns are the same.
-        integer: Whether the kernel rounds x to int8; compared is then the product of the rounded x.
+        x_dtype: What the kernel rounds x to; compared is the product of the rounded x.
     """
 
-    def __init__(self, a: SparseMatrix, x: Mapping[int, Float32], *, integer: bool) -> None:
+    def __init__(self, a: SparseMatrix, x: Mapping[int, Float32], *, x_dtype: str) -> None:
         self._x = x
         self._columns = sorted({column for n in x for column in (0, n // 2, n - 1)})
-        options: dict[str, Any] = {"x_dtype": "int8", "rounded_x": True} if integer else {}
+        options: dict[str, Any] = {"x_dtype": x_dtype, "rounded_x": True}
         some = x[max(x)][:, self._columns]
         self._stripes = [(part, bound(stripe(a, part.start, part.stop), some, **options)) for part in _parts(a)]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..._errors import InvalidArgument
 from ...formats import DTYPES
+from ...kernels import X_DTYPES
 from .. import machine
 from . import tables
 from .breakeven import BreakEven, break_even, speedup_at
@@ -251,7 +252,7 @@ def _curve(
     return {
         "format": str(form),
         "dtype": value,
-        "x": "int8" if any(point.x == "int8" for point in points.values()) else "float32",
+        "x": max((point.x for point in points.values()), key=X_DTYPES.index),
         "baseline": base.kernel,
         "break_even": _even(ratios, grid).as_json(),
         "break_even_float32": _even(float32, grid).as_json(),
@@ -281,12 +282,12 @@ def _even(ratios: Mapping[float, float], grid: Sequence[float]) -> BreakEven:
 def _bound(dense_s: float, point: Point, shape: tuple[int, int], roofline: Roofline) -> float | None:
     """The speed-up on the roofline; None where nothing bounds a kernel.
 
-    Weights are read from memory at N = 1, and where no cache can hold them. A kernel that rounds x to int8 multiplies
-    integers, whose peak was not measured: for it only bytes count.
+    Weights are read from memory at N = 1, and where no cache can hold them. A kernel that rounds x multiplies
+    integers or bfloat16, whose peaks were not measured: for it only bytes count.
     """
     moves = point.n == 1 or point.nbytes > cold_bytes()
     nbytes = point.nbytes + 4 * point.n * sum(shape) if moves else 0
-    macs = 0 if point.x == "int8" else point.nnz * point.n
+    macs = point.nnz * point.n if point.x == "float32" else 0
     return dense_s / roofline.seconds(nbytes, macs) if nbytes or macs else None
 
 

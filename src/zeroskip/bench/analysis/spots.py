@@ -22,7 +22,7 @@ import numpy as np
 from ..._errors import ZeroskipError
 from ...formats import DTYPES, value_bytes
 from ...io import DENSE
-from ...kernels import Kernel, registry, x_dtype_of
+from ...kernels import Kernel, registry, rounds_x_to
 from ...ops.choice import HOPELESS, wrong_size
 from ...runtime.measure import HasPacked, interleaved
 from ...runtime.packing import native_kernels, pack
@@ -142,7 +142,7 @@ class Spots:
         """
         ours = [kernel for kernel in native_kernels() if kernel.format == DENSE and kernel.dtype in dtypes]
         dense = [k for k in registry if k.origin in LIBRARIES and k.format == DENSE and k.why_not() is None]
-        theirs = [kernel for kernel in dense if x_dtype_of(kernel) == "float32"]
+        theirs = [kernel for kernel in dense if rounds_x_to(kernel) == "float32"]
         packs = {kernel.name: copies for kernel in ours if (copies := self._dense_copies(kernel))}
         libraries = {kernel.name: copies[0] for kernel in theirs if (copies := self._dense_copies(kernel))}
         if self._anchor not in packs:
@@ -155,15 +155,15 @@ class Spots:
         """Copies of a dense kernel's weights; none where its result is wrong."""
         dense: Any = self._operands.dense(kernel.dtype)
         full = self._operands.full(kernel.dtype)
-        integer = is_integer(kernel)
+        x_dtype = rounds_x_to(kernel)
 
         def packed() -> Any:
             if kernel.origin != "native":
                 return kernel.prepare(dense)
-            return kernel.prepare(full) if integer else pack(kernel.name, dense)
+            return kernel.prepare(full) if x_dtype == "int8" else pack(kernel.name, dense)
 
         ns = [n for n in self._x if not wrong_size(kernel.name, n)]
-        return self._checked(kernel, packed, Check(full, self._x, integer=integer), ns, 0.0) if ns else ()
+        return self._checked(kernel, packed, Check(full, self._x, x_dtype=x_dtype), ns, 0.0) if ns else ()
 
     def _time_dense(self, n: int, packs: Mapping[str, Sequence[HasPacked]], libraries: Mapping[str, Any]) -> None:
         cold = self._cold if n == 1 else 0
@@ -219,12 +219,12 @@ class Spots:
                 if not any(fitting.values()):
                     continue
                 a = pattern.matrix(form, dtype)
-                checks: dict[bool, Check] = {}
+                checks: dict[str, Check] = {}
                 for kernel in kernels_of(form, dtype):
-                    sizes, integer = fitting[kernel.name], is_integer(kernel)
+                    sizes, x_dtype = fitting[kernel.name], rounds_x_to(kernel)
                     if not sizes or any(kernel.rejects(a, n) for n in sizes):
                         continue
-                    check = checks.get(integer) or checks.setdefault(integer, Check(a, self._x, integer=integer))
+                    check = checks.get(x_dtype) or checks.setdefault(x_dtype, Check(a, self._x, x_dtype=x_dtype))
                     copies = self._checked(kernel, partial(kernel.prepare, a), check, sizes, sparsity)
                     ready.append(_Ready(form, kernel, a.nnz, copies, sizes if copies else ()))
         for n in self._x:
@@ -278,7 +278,7 @@ class Spots:
                     form=str(item.form),
                     kernel=kernel.name,
                     dtype=kernel.dtype,
-                    x="int8" if is_integer(kernel) else "float32",
+                    x=rounds_x_to(kernel),
                     n=n,
                     sparsity=sparsity,
                     nnz=item.nnz,
@@ -321,11 +321,6 @@ def anchor_name() -> str:
     """Our float32 dense kernel, which everything is timed beside."""
     dense = [kernel.name for kernel in native_kernels() if kernel.format == DENSE and kernel.dtype == "float32"]
     return next(name for name in dense if not any(wrong_size(name, n) for n in (1, 8, 128)))
-
-
-def is_integer(kernel: Kernel) -> bool:
-    """Whether a kernel rounds x to int8."""
-    return x_dtype_of(kernel) == "int8"
 
 
 def kernels_of(form: Form, dtype: str) -> list[Kernel]:

@@ -43,12 +43,16 @@ def format_rows(doc: Doc) -> Iterator[dict[str, str]]:
                 yield row
 
 
+# The mark of a curve whose kernels round x, and what the legend says of it.
+_ROUNDED = {"int8": (" *", "rounds x to int8, a scale for each vector."), "bfloat16": (" +", "rounds x to bfloat16.")}
+
+
 def cell(curve: Mapping[str, Any]) -> str:
-    """Break-even and speed-ups: `41 %: 1.2 2.9 5.1`; `*` where x is rounded to int8."""
+    """Break-even and speed-ups: `41 %: 1.2 2.9 5.1`; a mark where x is rounded."""
     found = curve["break_even"]
     even = str(BreakEven(found["kind"], found["sparsity"]))
     gains = " ".join("-" if gain is None else _gain(gain) for gain in curve["speedup"].values())
-    return f"{even}: {gains}" + (" *" if curve["x"] == "int8" else "")
+    return f"{even}: {gains}" + _ROUNDED.get(curve["x"], ("", ""))[0]
 
 
 def legend(doc: Doc) -> list[str]:
@@ -65,8 +69,8 @@ def legend(doc: Doc) -> list[str]:
     ]
     if any(size["cold"] for shape in doc["shapes"] for size in shape["sizes"]):
         lines.append("At N = 1 weights come from memory.")
-    if any(curve["x"] == "int8" for shape in doc["shapes"] for size in shape["sizes"] for curve in size["curves"]):
-        lines.append("* rounds x to int8, a scale for each vector.")
+    rounded = {curve["x"] for shape in doc["shapes"] for size in shape["sizes"] for curve in size["curves"]}
+    lines += [f"{mark.strip()} {text}" for x, (mark, text) in _ROUNDED.items() if x in rounded]
     if (doc["load"] or 0) > 0.5 * doc["machine"]["cores"]:
         lines.append(f"The load average was {doc['load']:.1f} on {doc['machine']['cores']} cores: expect noise.")
     for shape in doc["shapes"]:

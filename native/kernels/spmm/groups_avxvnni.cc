@@ -1,0 +1,9 @@
+#if defined(__AVXVNNI__)
+#include "groups.inl"
+
+namespace zs {
+
+extern const GroupMicro groups_avxvnni = {tile_i8, tile_i4};
+
+}  // namespace zs
+#endif

@@ -1,0 +1,9 @@
+#if defined(__AMX_BF16__)
+#include "tiles.inl"
+
+namespace zs {
+
+extern const TileMicro tiles_amx = {Tiles::begin, Tiles::end, multiply, round_x};
+
+}  // namespace zs
+#endif
