@@ -26,11 +26,13 @@ void compare(const Kernel& kernel, const Matrix& m, const Held& held, const Inpu
 }  // namespace
 
 ZS_TEST(tiles_past_every_block) {
-  // More than one task of rows, block of columns and group of panels, and one past the end of each.
+  // More than one task of rows, block of columns and group of panels, and one past the end of each; x that fits the second
+  // cache, and x that does not.
   const struct {
     int64_t rows, cols, lanes;
     double density;
-  } shapes[] = {{129, 513, 64, 0.5}, {257, 1100, 130, 0.1}, {40, 300, 577, 0.9}, {16, 512, 512, 1.0}, {32, 1056, 520, 0.02}};
+  } shapes[] = {{129, 513, 64, 0.5}, {257, 1100, 130, 0.1}, {40, 300, 577, 0.9},
+                {16, 512, 512, 1.0}, {32, 1056, 520, 0.02}, {97, 1600, 577, 0.3}};
   for (const auto& s : shapes) {
     const Matrix m = random_matrix(s.rows, s.cols, s.density, 91);
     const Held held = hold(m, Format::csr, ValueType::f32);

@@ -1,4 +1,4 @@
-#if defined(__AVXVNNI__)
+#if defined(ZS_HAVE_AVXVNNI)
 #include "groups.inl"
 
 namespace zs {

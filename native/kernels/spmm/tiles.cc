@@ -6,8 +6,9 @@
 // behind each other the values that have a bit. X: [panel][16 lanes][step][pair of columns][16][2], made once a call.
 //
 // A task has up to 128 rows and 512 lanes. It takes 512 columns at a time: of A's tiles, 32 rows by 512 columns (32 KiB)
-// are in L1 while the lanes pass by; of x's, 512 columns by 512 lanes (512 KiB) in L2 while the rows do. Y is the accumulator
-// between blocks of columns, where it has whole tiles, else a copy of its corner.
+// are in L1 while the lanes pass by; of x's, 512 columns by 512 lanes (512 KiB) in L2 while the rows do. Where all of x is in L2
+// anyway, 32 rows go through all columns before the next 32, and A is read as it lies. Y is the accumulator between
+// blocks of columns, where it has whole tiles, else a copy of its corner.
 //
 // A panel of X with NaN or infinity in it, or with what rounding would make infinite, is multiplied entry by entry: a tile
 // multiplies zeros too. What bfloat16 cannot hold then stays as it is. The tile products take subnormal values, and subnormal
@@ -162,10 +163,18 @@ class Task {
   // `room`: as many bytes as two runs of kBlockSteps tiles. y_of(panel) is Y of the first row.
   template <class YOf> void multiply(int64_t lanes, uint16_t* room, const YOf& y_of) {
     micro_.begin();
+    const int64_t x_bytes = (p1_ - p0_) * kRuns * a_.steps * kTileBytes;
+    const int64_t rows = 2 * x_bytes <= cpu().l2_bytes ? 2 * kSquare : kTaskRows;
+    for (int64_t row = begin_; row < end_; row += rows) multiply_rows(row, std::min(end_, row + rows), lanes, room, y_of);
+    micro_.end();
+  }
+
+ private:
+  template <class YOf> void multiply_rows(int64_t begin, int64_t end, int64_t lanes, uint16_t* room, const YOf& y_of) {
     const int64_t blocks = std::max<int64_t>(1, (a_.steps + kBlockSteps - 1) / kBlockSteps);
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t s0 = a_.steps * block / blocks, s1 = a_.steps * (block + 1) / blocks;
-      for (int64_t row = begin_; row < end_; row += 2 * kSquare) {
+      for (int64_t row = begin; row < end; row += 2 * kSquare) {
         TileBlock b{};
         b.steps = s1 - s0;
         b.first = block == 0;
@@ -175,10 +184,8 @@ class Task {
         }
       }
     }
-    micro_.end();
   }
 
- private:
   void find_rows(TileBlock& b, int64_t row, int64_t step, uint16_t* room) {
     for (int64_t i = 0; i < 2 && row + i * kSquare < end_; ++i) {
       const int64_t run = row / kSquare + i;
@@ -241,8 +248,9 @@ void run_tiles_by(const TileMicro& micro, Finish finish, const Packed& packed, c
   const RoundedX& rounded = round_all(micro, x, a.cols, lanes, pool);
   const RowBlocks blocks(a.rows, kTaskRows, 2 * kSquare);
   // Every task expands its rows once, so it takes all lanes, unless threads would go without or x not fit L2.
-  const int64_t panels = panel_count(lanes), fewest = (panels + kTaskPanels - 1) / kTaskPanels;
-  const int64_t groups = std::clamp((2 * pool.size() + blocks.count - 1) / std::max<int64_t>(1, blocks.count), fewest, panels);
+  const int64_t panels = panel_count(lanes), fewest = std::max<int64_t>(1, (panels + kTaskPanels - 1) / kTaskPanels);
+  const int64_t wanted = (2 * pool.size() + blocks.count - 1) / std::max<int64_t>(1, blocks.count);
+  const int64_t groups = std::clamp(wanted, fewest, std::max<int64_t>(1, panels));
   const int64_t group = (panels + groups - 1) / groups;
   pool.parallel(blocks.count * groups, [&](int64_t index, int worker) {
     const int64_t rb = index % blocks.count, begin = blocks.begin(rb), end = blocks.end(rb);

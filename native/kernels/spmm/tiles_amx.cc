@@ -1,4 +1,4 @@
-#if defined(__AMX_BF16__)
+#if defined(ZS_HAVE_AMX)
 #include "tiles.inl"
 
 namespace zs {

@@ -107,7 +107,7 @@ def _warnings(report: dict[str, Any]) -> list[str]:
         found.append(
             f"ZEROSKIP_ISA restricts to {machine['isa']}, but {machine['isas'][-1]} was found; unset it for full speed."
         )
-    found += [f"AMX cannot be used: {reason}." for reason in machine_limits()]
+    found += [f"AMX cannot be used: {reason}." for reason in _denied()]
     if machine["isa"] == "scalar":
         found.append("only scalar kernels can be used here: expect dense to win almost everywhere.")
     cores = num_cores()
@@ -127,7 +127,7 @@ def _warnings(report: dict[str, Any]) -> list[str]:
     return found
 
 
-def machine_limits() -> set[str]:
+def _denied() -> set[str]:
     """Reasons why kernels cannot run that are no matter of the processor: what the system does not permit."""
     from ..kernels import registry
 

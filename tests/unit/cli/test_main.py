@@ -228,6 +228,18 @@ def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
         assert heading in shown
 
 
+def test_doctor_says_what_the_system_does_not_permit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zeroskip.kernels import registry
+
+    reason = "needs amx, which the system does not permit: arch_prctl: No space left on device"
+    kernel = next(kernel for kernel in registry if kernel.isa == "scalar")
+    monkeypatch.setattr(type(kernel), "why_not", lambda self: reason if self is kernel else None)
+    assert main(["doctor"]) == 0
+    assert f"AMX cannot be used: {reason}." in capsys.readouterr().out
+
+
 def test_doctor_without_the_native_module() -> None:
     """What a broken installation sees: the reason, and exit code 1."""
     code = (
