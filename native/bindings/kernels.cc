@@ -9,10 +9,10 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <vector>
+#include <utility>
 
+#include "../kernels/given.h"
 #include "../runtime/cpu.h"
-#include "../runtime/numeric.h"
 #include "bindings.h"
 
 namespace nb = nanobind;
@@ -38,150 +38,55 @@ void require(bool ok, const char* message) {
   if (!ok) throw std::invalid_argument(message);
 }
 
-template <class T> const T* array_of(nb::dict arrays, const char* key, int64_t size) {
-  require(arrays.contains(key), "pack: an array of this format is missing");
-  auto array = nb::cast<Array<T>>(arrays[key]);
-  require(static_cast<int64_t>(array.size()) >= size, "pack: an array is shorter than the shape says");
-  return array.data();
-}
-
-const void* data_of(nb::dict arrays, ValueType type, int64_t size) {
-  if (type == ValueType::f32) return array_of<float>(arrays, "data", size);
-  if (is_code(type)) return array_of<int8_t>(arrays, "data", size);
-  return array_of<uint16_t>(arrays, "data", size);
-}
-
-// Out-of-range indices would write outside a buffer; Python validated already, and this costs one pass.
-void check_indices(const int64_t* indptr, const int32_t* indices, int64_t rows, int64_t cols) {
-  require(indptr[0] == 0, "pack: indptr[0] is not 0");
-  for (int64_t r = 0; r < rows; ++r) {
-    require(indptr[r] <= indptr[r + 1], "pack: indptr decreases");
-    for (int64_t i = indptr[r]; i < indptr[r + 1]; ++i) {
-      require(indices[i] >= 0 && indices[i] < cols, "pack: a column index is out of range");
-      require(i == indptr[r] || indices[i - 1] < indices[i], "pack: column indices of a row are not ascending");
-    }
+// An array of the dict, where it is there. Neither converted nor made contiguous: the copy would be gone when it is read.
+template <class T, class U> void give(nb::dict arrays, const char* key, GivenArray<U>& out) {
+  if (!arrays.contains(key)) return;
+  Array<T> array;
+  if (!nb::try_cast(arrays[key], array, false)) {
+    throw std::invalid_argument(std::string("pack: ") + key + " is no contiguous array of the type that its format has");
   }
+  out.data = array.data();
+  out.size = static_cast<int64_t>(array.size());
 }
 
-// Rows of slots as ell and sell have them: `step` apart, columns ascending, then padding.
-void check_slots(const int32_t* indices, int64_t count, int64_t step, int64_t cols) {
-  for (int64_t i = 0; i < count; ++i) {
-    const int32_t now = indices[i * step], before = i ? indices[(i - 1) * step] : -1;
-    require(now >= -1 && now < cols, "pack: a column index is out of range");
-    require(now == -1 || i == 0 || (before != -1 && before < now), "pack: column indices of a row are not ascending");
-  }
+void give(nb::dict params, const char* key, int64_t& out) {
+  if (params.contains(key)) out = nb::cast<int64_t>(params[key]);
 }
 
-void read_sell(Source& s, nb::dict arrays, nb::dict params) {
-  s.r = nb::cast<int64_t>(params["c"]);
-  require(s.r > 0, "pack: a slice has no rows");
-  const int64_t slices = s.rows / s.r + (s.rows % s.r != 0);
-  s.indptr = array_of<int64_t>(arrays, "indptr", slices + 1);
-  require(s.indptr[0] == 0 && s.indptr[slices] >= 0, "pack: indptr[0] is not 0, or indptr is negative");
-  s.indices = array_of<int32_t>(arrays, "indices", s.indptr[slices]);
-  for (int64_t i = 0; i < slices; ++i) {
-    const int64_t height = std::min(s.r, s.rows - i * s.r), size = s.indptr[i + 1] - s.indptr[i];
-    require(size >= 0 && s.indptr[i + 1] <= s.indptr[slices], "pack: indptr decreases");
-    require(size % height == 0, "pack: the rows of a slice are not of equal width");
-    for (int64_t r = 0; r < height; ++r) check_slots(s.indices + s.indptr[i] + r, size / height, height, s.cols);
-  }
-  s.order = array_of<int32_t>(arrays, "rows", s.rows);
-  std::vector<bool> seen(static_cast<size_t>(s.rows));
-  for (int64_t i = 0; i < s.rows; ++i) {
-    require(s.order[i] >= 0 && s.order[i] < s.rows && !seen[s.order[i]], "pack: rows is no permutation");
-    seen[s.order[i]] = true;
-  }
-  s.data = data_of(arrays, s.type, s.indptr[slices]);
+void give_data(nb::dict arrays, ValueType type, GivenArray<void>& out) {
+  if (type == ValueType::f32) return give<float>(arrays, "data", out);
+  if (is_code(type)) return give<int8_t>(arrays, "data", out);
+  give<uint16_t>(arrays, "data", out);
 }
 
-void read_vnm(Source& s, nb::dict arrays, nb::dict params) {
-  s.v = nb::cast<int64_t>(params["v"]);
-  s.r = nb::cast<int64_t>(params["n"]);
-  s.c = nb::cast<int64_t>(params["m"]);
-  require(s.r > 0 && s.r <= 4 && s.c >= 4 && s.c <= 256 && s.cols % s.c == 0, "pack: n:m does not divide the columns");
-  require(s.v > 0 && s.rows % s.v == 0, "pack: v does not divide the rows");
-  const int64_t kept = s.rows / s.v * (s.cols / s.c) * 4, count = s.rows * (s.cols / s.c) * s.r;
-  s.four = array_of<uint8_t>(arrays, "columns", kept);
-  s.bits = array_of<uint8_t>(arrays, "indices", count);
-  for (int64_t i = 0; i < kept; ++i) {
-    require(s.four[i] < s.c && (i % 4 == 0 || s.four[i - 1] < s.four[i]), "pack: kept columns are outside, or not ascending");
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    require(s.bits[i] < 4 && (i % s.r == 0 || s.bits[i - 1] < s.bits[i]), "pack: positions are outside, or not ascending");
-  }
-  s.data = data_of(arrays, s.type, count);
-}
-
-void read_scales(Source& s, nb::dict arrays, nb::dict params) {
-  s.scale_group = nb::cast<int64_t>(params["group"]);
-  require(s.scale_group == 0 || (s.scale_group > 0 && s.scale_group % 32 == 0), "pack: a scale covers 32, 64, ... columns");
-  const int64_t count = s.rows * (s.scale_group ? (s.cols + s.scale_group - 1) / s.scale_group : 1);
-  s.scales = array_of<uint16_t>(arrays, "scales", count);
-  if (arrays.contains("zeros")) s.zeros = array_of<int8_t>(arrays, "zeros", count);
-}
-
+// Views into the arrays of the dict, which must outlive the source.
 Source read_source(int64_t rows, int64_t cols, const std::string& kind, nb::dict arrays, const std::string& dtype,
                    nb::dict params) {
-  Source s{};
-  s.format = static_cast<Format>(index_of(kFormats, kind, "pack: format"));
-  s.type = static_cast<ValueType>(index_of(kTypes, dtype, "pack: dtype"));
-  s.rows = rows;
-  s.cols = cols;
-  require(rows >= 0 && cols >= 0 && cols < INT32_MAX && rows < INT32_MAX, "pack: shape is negative or too large");
-  if (is_code(s.type)) read_scales(s, arrays, params);
-  switch (s.format) {
-    case Format::dense: s.data = data_of(arrays, s.type, rows * cols); break;
-    case Format::csr:
-      s.indptr = array_of<int64_t>(arrays, "indptr", rows + 1);
-      require(s.indptr[rows] >= 0, "pack: indptr is negative");
-      s.indices = array_of<int32_t>(arrays, "indices", s.indptr[rows]);
-      check_indices(s.indptr, s.indices, rows, cols);
-      s.data = data_of(arrays, s.type, s.indptr[rows]);
-      break;
-    case Format::bitmask: {
-      const int64_t bytes = (cols + 7) / 8;
-      s.bits = array_of<uint8_t>(arrays, "bits", rows * bytes);
-      if (cols % 8) {
-        for (int64_t r = 0; r < rows; ++r) {
-          require((s.bits[(r + 1) * bytes - 1] >> (cols % 8)) == 0, "pack: bits are set beyond the last column");
-        }
-      }
-      s.data = data_of(arrays, s.type, count_bits(s.bits, rows * bytes));
-      break;
-    }
-    case Format::bsr:
-      s.r = nb::cast<int64_t>(params["r"]);
-      s.c = nb::cast<int64_t>(params["c"]);
-      require(s.r > 0 && s.c > 0 && rows % s.r == 0 && cols % s.c == 0, "pack: the block does not divide the shape");
-      s.indptr = array_of<int64_t>(arrays, "indptr", rows / s.r + 1);
-      require(s.indptr[rows / s.r] >= 0, "pack: indptr is negative");
-      s.indices = array_of<int32_t>(arrays, "indices", s.indptr[rows / s.r]);
-      check_indices(s.indptr, s.indices, rows / s.r, cols / s.c);
-      s.data = data_of(arrays, s.type, s.indptr[rows / s.r] * s.r * s.c);
-      break;
-    case Format::nm: {
-      s.r = nb::cast<int64_t>(params["n"]);
-      s.c = nb::cast<int64_t>(params["m"]);
-      require(s.r > 0 && s.c >= s.r && s.c <= 256 && cols % s.c == 0, "pack: n:m does not divide the columns");
-      const int64_t count = rows * (cols / s.c) * s.r;
-      s.bits = array_of<uint8_t>(arrays, "indices", count);
-      for (int64_t i = 0; i < count; ++i) require(s.bits[i] < s.c, "pack: a position is outside its group");
-      s.data = data_of(arrays, s.type, count);
-      break;
-    }
-    case Format::ell:
-      s.r = nb::cast<int64_t>(params["width"]);
-      require(s.r >= 0 && s.r < INT32_MAX, "pack: the width is negative or too large");
-      s.indices = array_of<int32_t>(arrays, "indices", rows * s.r);
-      for (int64_t r = 0; r < rows; ++r) check_slots(s.indices + r * s.r, s.r, 1, cols);
-      s.data = data_of(arrays, s.type, rows * s.r);
-      break;
-    case Format::sell: read_sell(s, arrays, params); break;
-    case Format::vnm: read_vnm(s, arrays, params); break;
-    case Format::csc:
-    case Format::dia: require(false, "pack: csc and dia are handed over as csr");
+  Given given;
+  given.format = static_cast<Format>(index_of(kFormats, kind, "pack: format"));
+  given.type = static_cast<ValueType>(index_of(kTypes, dtype, "pack: dtype"));
+  given.rows = rows;
+  given.cols = cols;
+  const bool groups = given.format == Format::nm || given.format == Format::vnm;
+  give_data(arrays, given.type, given.data);
+  give<int64_t>(arrays, "indptr", given.indptr);
+  if (groups) {
+    give<uint8_t>(arrays, "indices", given.positions);
+  } else {
+    give<int32_t>(arrays, "indices", given.indices);
   }
-  return s;
+  give<uint8_t>(arrays, "bits", given.bits);
+  give<uint8_t>(arrays, "columns", given.columns);
+  give<int32_t>(arrays, "rows", given.order);
+  give<uint16_t>(arrays, "scales", given.scales);
+  give<int8_t>(arrays, "zeros", given.zeros);
+  const std::pair<const char*, int64_t*> sizes[] = {{"r", &given.r},        {"c", &given.c}, {"v", &given.v},
+                                                    {"n", &given.n},        {"m", &given.m}, {"width", &given.width},
+                                                    {"group", &given.group}};
+  for (const auto& [key, out] : sizes) give(params, key, *out);
+  Source source;
+  if (const char* wrong = check_given(given, source)) throw std::invalid_argument(std::string("pack: ") + wrong);
+  return source;
 }
 
 PyPacked pack(const std::string& kernel, int64_t rows, int64_t cols, const std::string& kind, nb::dict arrays,

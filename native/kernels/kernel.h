@@ -10,7 +10,7 @@
 
 namespace zs {
 
-// A sparse or dense matrix as the caller holds it. Only the pointers of its format are set. Trusted: checked in bindings/.
+// A sparse or dense matrix as the caller holds it. Only the pointers of its format are set. Trusted: given.h checks.
 // csc and dia are never sources: what cannot be read row by row is handed over as csr.
 struct Source {
   Format format;

@@ -76,6 +76,12 @@ struct Leaf7 {
   return "how to ask for it is known for Linux only";
 #endif
 }
+
+// Asked of the processor itself: clang before 19 does not know the name. Whether the system saves the registers, AVX2 says.
+bool has_f16c() {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
 #endif
 
 CpuInfo detect() {
@@ -84,8 +90,8 @@ CpuInfo detect() {
 #if defined(__x86_64__)
   info.arch = "x86_64";
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
-      __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")) {
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c() && __builtin_cpu_supports("bmi") &&
+      __builtin_cpu_supports("bmi2")) {
     info.found.push_back(Isa::avx2);
 #if defined(ZS_HAVE_AVXVNNI)
     if (has_avxvnni()) info.found.push_back(Isa::avxvnni);

@@ -49,17 +49,6 @@ void record(bool ok, const Isa* isa, const std::string& what) {
   if (++failures_here <= kShown) printf("  FAILED: %s\n", what.c_str());
 }
 
-Floats::Floats(int64_t count, float fill, int64_t offset) : size_(count) {
-  const size_t bytes = static_cast<size_t>(count + offset) * sizeof(float);
-  void* block = nullptr;
-  if (posix_memalign(&block, 64, bytes ? bytes : 1) != 0) abort();
-  block_ = block;
-  data_ = static_cast<float*>(block) + offset;
-  for (int64_t i = 0; i < count; ++i) data_[i] = fill;
-}
-
-Floats::~Floats() { free(block_); }
-
 }  // namespace zs::test
 
 int main(int argc, char** argv) {

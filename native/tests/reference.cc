@@ -1,5 +1,7 @@
 #include "reference.h"
 
+#include <stdlib.h>
+
 #include <algorithm>
 
 namespace zs::test {
@@ -12,6 +14,17 @@ float entry(Random& random) {
 }
 
 }  // namespace
+
+Floats::Floats(int64_t count, float fill, int64_t offset) : size_(count) {
+  const size_t bytes = static_cast<size_t>(count + offset) * sizeof(float);
+  void* block = nullptr;
+  if (posix_memalign(&block, 64, bytes ? bytes : 1) != 0) abort();
+  block_ = block;
+  data_ = static_cast<float*>(block) + offset;
+  for (int64_t i = 0; i < count; ++i) data_[i] = fill;
+}
+
+Floats::~Floats() { free(block_); }
 
 double activate(double v, Activation activation) {
   switch (activation) {

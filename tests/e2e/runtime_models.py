@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from zeroskip import io
 
 NOUNS = ["cat", "dog", "house", "tree", "one", "two", "three"]
 WORDS = ["the", "a", *NOUNS, "sat", "ran", "on", "in", "under", "and", "or", "big", "small", "red", "blue"]
@@ -50,3 +55,14 @@ def llama(**config):
     found.generation_config.eos_token_id = None
     found.config.eos_token_id = None
     return prune(found)
+
+
+def rewritten(source, folder, change, values):
+    """The saved model with `change` made to each of its matrices."""
+    saved = io.open_saved(source)
+    matrices = {name: change(saved.matrix(name)) for name in saved.manifest.linears}
+    names = {name for name in saved.tensors.names() if name not in saved.manifest.linears and "::" not in name}
+    tensors = {name: np.array(saved.dense(name)) for name in names}
+    files = {name: saved.read_file(name) for name in saved.files if name != io.WEIGHTS}
+    manifest = dataclasses.replace(saved.manifest, values=values)
+    return io.save(folder, manifest, matrices=matrices, tensors=tensors, files=files)

@@ -251,6 +251,25 @@ def test_eval_of_an_encoder(
 
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_demo_in_codes(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The check is against the rounded weights, and the page says what they are."""
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "demo"
+    words = ["demo", "--model", str(request.getfixturevalue(kind)), "--quick", "-o", str(out), "--json", "--no-open"]
+    assert main([*words, "--threads", "1", "--values", "int8", "--pattern", "8:16"]) == 0
+    result = shown(capsys)
+    assert result["compile"]["values"] == "int8"
+    assert {layer["values"] for layer in result["layers"]} == {"int8"}
+    assert all("rounded to int8" in check["what"] and check["passed"] for check in result["checks"])
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "int8 values" in page
+    assert "rounded to int8" in page
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
 def test_demo(kind: str, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("jinja2")
     pytest.importorskip("matplotlib")

@@ -1,6 +1,5 @@
 """A saved model whose matrices hold codes: it loads, and computes what the dequantised weights compute."""
 
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -25,24 +24,13 @@ def plain(tmp_path_factory):
     return folder
 
 
-def rewritten(source, folder, change, values):
-    """The saved model with `change` made to each of its matrices."""
-    saved = io.open_saved(source)
-    matrices = {name: change(saved.matrix(name)) for name in saved.manifest.linears}
-    names = {name for name in saved.tensors.names() if name not in saved.manifest.linears and "::" not in name}
-    tensors = {name: np.array(saved.dense(name)) for name in names}
-    files = {name: saved.read_file(name) for name in saved.files if name != io.WEIGHTS}
-    manifest = dataclasses.replace(saved.manifest, values=values)
-    return io.save(folder, manifest, matrices=matrices, tensors=tensors, files=files)
-
-
 @pytest.mark.parametrize(("dtype", "group", "symmetric"), [("int8", 0, True), ("int4", 32, True), ("int4", 32, False)])
 def test_loads_and_runs_as_its_dequantised_weights(plain, tmp_path, dtype, group, symmetric):
     def codes(matrix):
         return quantize(matrix, dtype, group=group, symmetric=symmetric)
 
-    one = rewritten(plain, tmp_path / "codes", codes, dtype)
-    other = rewritten(plain, tmp_path / "floats", lambda matrix: dequantize(codes(matrix)), "float32")
+    one = small.rewritten(plain, tmp_path / "codes", codes, dtype)
+    other = small.rewritten(plain, tmp_path / "floats", lambda matrix: dequantize(codes(matrix)), "float32")
     saved = io.open_saved(one, verify=True)
     assert {saved.matrix(name).dtype for name in saved.manifest.linears} == {dtype}
     assert (one / io.WEIGHTS).stat().st_size < (other / io.WEIGHTS).stat().st_size

@@ -469,7 +469,9 @@ template <ValueType Type> void quad_one_typed(const void* a, const uint16_t* ind
     __m256 acc[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
     for (; k + 8 <= n; k += 8) {
       for (int u = 0; u < 4; ++u) {
-        const __m256 pair = _mm256_castpd_ps(_mm256_broadcast_sd(reinterpret_cast<const double*>(x + k + 2 * u)));
+        double two;  // floats, of no alignment but their own
+        memcpy(&two, x + k + 2 * u, sizeof two);
+        const __m256 pair = _mm256_castpd_ps(_mm256_set1_pd(two));
         acc[u] = _mm256_fmadd_ps(load8<Type>(a, 4 * k + 8 * u), _mm256_permutevar_ps(pair, halves), acc[u]);
       }
     }

@@ -10,6 +10,7 @@ from typing import Any
 from .._errors import ZeroskipError
 
 DTYPES = ("float32", "bfloat16", "float16")
+INTEGERS = ("int8", "int4")
 
 
 class Help(argparse.RawDescriptionHelpFormatter):

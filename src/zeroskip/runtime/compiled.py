@@ -19,11 +19,12 @@ from .batch import Batch, Output, as_kind, integers
 from .embed import Progress, embed_ids
 from .generate import Generation, Stream
 from .layerplan import LayerPlan, Memory
-from .packing import Packed, packed_bytes, threaded
+from .packing import packed_bytes, threaded
 from .sampling import Sampling
 from .text import Ids, Text
 
 if TYPE_CHECKING:
+    from ..kernels.cpu import NativePrepared
     from .graph import Graph
     from .program import Program
 
@@ -52,7 +53,7 @@ class CompiledModel:
         values: str,
         graph: Graph,
         tensors: Mapping[str, Any],
-        ranges: Mapping[str, Sequence[tuple[int | None, Packed]]],
+        ranges: Mapping[str, Sequence[tuple[int | None, NativePrepared]]],
         matrix_of: Callable[[str], Matrix],
         plan: Sequence[LayerPlan],
         text: Text,
@@ -252,8 +253,8 @@ class CompiledModel:
     @property
     def memory(self) -> Memory:
         """Bytes of the weights: sparse, dense, and everything else."""
-        sparse: dict[str, list[tuple[int | None, Packed]]] = {}
-        dense: dict[str, list[tuple[int | None, Packed]]] = {}
+        sparse: dict[str, list[tuple[int | None, NativePrepared]]] = {}
+        dense: dict[str, list[tuple[int | None, NativePrepared]]] = {}
         for name, items in self._ranges.items():
             for item in items:
                 kind = dense if item[1].kernel.startswith("spmm_dense_") else sparse

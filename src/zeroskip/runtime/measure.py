@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,11 @@ from ..kernels import Kernel
 from ..ops import _cache
 from ..ops.choice import hopeless, statistics_of
 from ..ops.clock import CLOSE, HOPELESS, quartile
-from .packing import Packed, native, native_kernels, pack, threaded
+from .packing import native, native_kernels, pack, threaded
 from .values import FLOAT32, Values
+
+if TYPE_CHECKING:
+    from ..kernels.cpu import NativePrepared
 
 Progress = Callable[[str, int, int], None]
 
@@ -225,7 +228,7 @@ def _measure(
     return [Timing(k.name, k.format, k.dtype, first[k.name].nbytes, times[k.name]) for k in kernels]
 
 
-def _copies(kernel: Kernel, group: Group, first: Packed, cold_bytes: int) -> list[Packed]:
+def _copies(kernel: Kernel, group: Group, first: NativePrepared, cold_bytes: int) -> list[NativePrepared]:
     """Packings of some of the group's layers, again in memory of their own if it is small."""
     count = min(_MOST_COPIES, -(-cold_bytes // max(1, first.nbytes)))
     layers = [group.layers[index % len(group.layers)] for index in range(1, count)]
@@ -233,7 +236,7 @@ def _copies(kernel: Kernel, group: Group, first: Packed, cold_bytes: int) -> lis
 
 
 class HasPacked(Protocol):
-    """What is timed: a matrix packed by the native module, as `Packed` and `kernels.NativePrepared` hold it."""
+    """What is timed: a matrix packed by the native module, as `kernels.cpu.NativePrepared` holds it."""
 
     @property
     def shape(self) -> tuple[int, int]: ...

@@ -5,17 +5,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._errors import DamagedFile, FormatError, KernelUnavailable
-from ..formats import BSR, CSR, INTEGERS, NM, SHORT, Bitmask, SparseMatrix
+from ..formats import INTEGERS, SHORT, Bitmask, SparseMatrix, dense_codes
 from ..io import DENSE, Matrix
 from ..kernels import Kernel, Prepared, newest, registry, rounds_within
 from .layerplan import rounds_x_to
-from .values import dense_codes
+
+if TYPE_CHECKING:
+    from ..kernels.cpu import NativePrepared
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,30 +22,12 @@ R = TypeVar("R")
 _LONG = {short: dtype for dtype, short in SHORT.items()}
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A matrix packed by the native module: what `kernels.Prepared` asks for."""
-
-    kernel: str
-    shape: tuple[int, int]
-    packed: Any
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.packed.nbytes)
-
-    def run(
-        self, x: Any, out: Any, *, bias: Any = None, activation: str | None = None, transposed: bool = False
-    ) -> None:
-        native().run(self.packed, x, out, bias, activation or "none", transposed)
-
-
 def native() -> Any:
     """The native module, imported when it is needed."""
     return importlib.import_module("zeroskip._native")
 
 
-def pack(kernel: str, matrix: Matrix) -> Packed:
+def pack(kernel: str, matrix: Matrix) -> NativePrepared:
     """Pack `matrix` for a native kernel, from whatever format it is in.
 
     Raises:
@@ -62,7 +43,8 @@ def pack(kernel: str, matrix: Matrix) -> Packed:
         matrix = matrix.astype("float32")
     elif matrix.scales is not None and known.format == DENSE:
         matrix = dense_codes(matrix)
-    kind, arrays, dtype, params = source_of(matrix)
+    cpu = _cpu()
+    kind, arrays, dtype, params = cpu.source_of(matrix)
     rows, columns = matrix.shape
     try:
         packed = native().pack(kernel, rows, columns, kind, arrays, dtype, params)
@@ -70,40 +52,23 @@ def pack(kernel: str, matrix: Matrix) -> Packed:
         if "cannot read that format" not in str(error):
             raise FormatError(f"pack: {kernel} refuses the matrix ({error}).") from None
         return _pack_converted(known, matrix)
-    return Packed(kernel, matrix.shape, packed)
+    prepared: NativePrepared = cpu.NativePrepared(matrix.shape, packed)
+    return prepared
 
 
-def _pack_converted(kernel: Kernel, matrix: Matrix) -> Packed:
+def _pack_converted(kernel: Kernel, matrix: Matrix) -> NativePrepared:
     """For kernels that read their own format only."""
     if kernel.dtype in INTEGERS:
         raise FormatError(f"pack: {kernel.name} does not take this matrix of {matrix.dtype} in {matrix.name}.")
-    if kernel.format == DENSE:
-        whole = np.ascontiguousarray(matrix.to_dense())
-        packed = native().pack(kernel.name, *matrix.shape, DENSE, {"data": whole}, "float32", {})
-        return Packed(kernel.name, matrix.shape, packed)
     sparse = matrix if isinstance(matrix, SparseMatrix) else Bitmask.from_dense(matrix.to_dense(), dtype=matrix.dtype)
     prepared: Any = kernel.prepare(sparse)
-    return Packed(kernel.name, matrix.shape, prepared.packed)
+    found: NativePrepared = prepared
+    return found
 
 
-def source_of(matrix: Matrix) -> tuple[str, dict[str, Any], str, dict[str, int]]:
-    """Kind, arrays, value type and parameters as the native module takes them; views where types agree."""
-    arrays: dict[str, Any] = {**matrix.arrays(), "data": _bits(matrix.data)}
-    params: dict[str, int] = {}
-    if isinstance(matrix, CSR):
-        arrays["indices"] = matrix.indices.astype(np.int32, copy=False)
-    elif isinstance(matrix, BSR):
-        params = {"r": matrix.block[0], "c": matrix.block[1]}
-    elif isinstance(matrix, NM):
-        params = {"n": matrix.n, "m": matrix.m}
-    if matrix.scales is not None:
-        arrays["scales"] = _bits(matrix.scales.values)
-        params["group"] = matrix.scales.group
-    return matrix.name, arrays, matrix.dtype, params
-
-
-def _bits(data: Any) -> Any:
-    return data.view(np.uint16) if data.dtype == np.float16 else data
+def _cpu() -> Any:
+    """The module of the native kernels, which needs the native one; imported when it is needed."""
+    return importlib.import_module("zeroskip.kernels.cpu")
 
 
 def native_kernels() -> list[Kernel]:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from .._errors import InvalidArgument, ZeroskipError
-from ..formats import DTYPES, INTEGERS, NM, DenseMatrix, SparseMatrix, check_group
+from ..formats import DTYPES, INTEGERS, NM, DenseMatrix, SparseMatrix, check_group, dense_codes
 from ..io import DENSE, Matrix, encode
 from ..kernels import X_DTYPES, Kernel, rounds_within, rounds_x_to
 from ..quantize import quantize
@@ -113,16 +113,6 @@ class Values:
 
 
 FLOAT32 = Values()
-
-
-def dense_codes(matrix: Matrix) -> DenseMatrix:
-    """A symmetric quantised matrix with every place stored: 0 where it had none."""
-    if isinstance(matrix, DenseMatrix):
-        return matrix
-    entries = matrix.entries()
-    codes = np.zeros(matrix.shape, dtype=np.int8)
-    codes[entries.rows, entries.cols] = entries.data
-    return DenseMatrix(codes, matrix.dtype, matrix.scales)
 
 
 def in_format(matrix: Matrix, structured: SparseMatrix | None, format: str) -> Matrix:

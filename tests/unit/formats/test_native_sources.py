@@ -119,3 +119,34 @@ def test_csc_and_dia_are_no_sources() -> None:
     for format in ("csc", "dia"):
         with pytest.raises(ValueError, match="handed over as csr"):
             pack(format, {}, {})
+
+
+def test_offsets_are_checked_before_what_they_point_to() -> None:
+    """An offset in the middle that leaves `indices`, between ends that are fine."""
+    arrays = {
+        "indptr": np.array([0, 2**40, 1]),
+        "indices": np.zeros(1, dtype=np.int32),
+        "data": np.ones(1, dtype=np.float32),
+    }
+    with pytest.raises(ValueError, match="indptr decreases"):
+        native.pack("spmm_csr_f32_scalar", 2, 4, "csr", arrays, "float32", {})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.ones((4, 4)),
+        np.asfortranarray(np.arange(16, dtype=np.float32).reshape(4, 4)),
+        np.ones((4, 8), dtype=np.float32)[:, ::2],
+    ],
+)
+def test_an_array_that_would_have_to_be_copied_is_refused(data: np.ndarray) -> None:
+    """A copy would be gone before it is read."""
+    with pytest.raises(ValueError, match="pack: data is no contiguous array"):
+        native.pack("spmm_dense_f32_scalar", 4, 4, "dense", {"data": data}, "float32", {})
+
+
+def test_a_group_of_scales_that_overflows_is_refused() -> None:
+    arrays = {"data": np.ones((1, 4), dtype=np.int8), "scales": np.ones((1, 1), dtype=np.uint16)}
+    with pytest.raises(ValueError, match="a scale covers"):
+        native.pack("spmm_dense_i8_i32acc_scalar", 1, 4, "dense", arrays, "int8", {"group": 2**62})

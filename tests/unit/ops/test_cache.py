@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import zeroskip
+from zeroskip import ZeroskipError
 from zeroskip.formats import COO, CSC, CSR, ELL, SELL, Bitmask
 from zeroskip.kernels import registry
 from zeroskip.ops import _cache, choice
@@ -144,6 +145,22 @@ def test_the_folder_follows_the_variables(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert _cache.folder() == tmp_path / "home" / ".cache" / "zeroskip"
+
+
+def test_what_is_unpacked_lies_beside_the_measurements(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One rule for the folder; what cannot do without one takes the user's where the variable switches it off."""
+    from zeroskip.models import cache_dir
+
+    monkeypatch.setenv("ZEROSKIP_CACHE_DIR", str(tmp_path / "own"))
+    assert cache_dir() == _cache.folder() == tmp_path / "own"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("ZEROSKIP_CACHE_DIR", "")
+    assert _cache.folder() is None
+    assert cache_dir() == tmp_path / "zeroskip"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    with pytest.raises(ZeroskipError, match="set ZEROSKIP_CACHE_DIR"):
+        cache_dir()
 
 
 @pytest.mark.parametrize(

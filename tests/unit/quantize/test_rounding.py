@@ -189,3 +189,64 @@ def test_dense_matrices_go_in_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_is_found_from_the_package() -> None:
     assert zeroskip.quantize.quantize is quantize
+
+
+def by_definition(dense: np.ndarray, stored: np.ndarray, dtype: str, group: int, symmetric: bool, search: bool) -> Any:
+    """Codes, scales and zero points one group after the other, as the documentation says, in float64."""
+    first, last = CODES[dtype]
+    width = group or dense.shape[1]
+    codes = np.zeros(dense.shape, dtype=np.int64)
+    grid = (dense.shape[0], -(-dense.shape[1] // width))
+    scales, zeros = np.ones(grid, dtype=np.float16), np.zeros(grid, dtype=np.int64)
+
+    def fitted(weights: list[float], ratio: float) -> tuple[np.float16, int, list[int], float]:
+        low, high = min([0.0, *weights]) * ratio, max([0.0, *weights]) * ratio
+        exact = max(-low, high) / last if symmetric else (high - low) / (last - first)
+        scale = np.float16(exact) if exact > 0 else np.float16(1)
+        if float(scale) < exact:
+            scale = np.nextafter(scale, np.float16(np.inf))
+        zero = 0 if symmetric else min(max(int(np.rint(first - low / float(scale))), first), last)
+        found = [min(max(int(np.rint(weight / float(scale))) + zero, first), last) for weight in weights]
+        error = 0.0
+        for code, weight in zip(found, weights, strict=True):
+            error += ((code - zero) * float(scale) - weight) ** 2
+        return scale, zero, found, error
+
+    for row, column in np.ndindex(grid):
+        part = (row, slice(column * width, (column + 1) * width))
+        weights = [float(weight) for weight in dense[part][stored[part]]]
+        best = fitted(weights, 1.0)
+        for ratio in rounding.RATIOS if search else ():
+            trial = fitted(weights, ratio)
+            best = trial if trial[3] < best[3] else best
+        scales[row, column], zeros[row, column] = best[:2]
+        codes[part][stored[part]] = best[2]
+    return codes, scales, zeros
+
+
+@pytest.mark.parametrize("search", [False, True])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+@pytest.mark.parametrize("name", ["dense", "csr", "csc", "sell", "bitmask"])
+def test_every_code_is_that_of_the_definition(
+    name: str, dtype: str, symmetric: bool, search: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of any length, empty ones and ties among them, in chunks of any cut."""
+    monkeypatch.setattr(rounding, "_CHUNK_ELEMS", 50)
+    rng = np.random.default_rng(7)
+    for group, columns in ((0, 17), (32, 40), (64, 130)):
+        dense = rng.standard_t(3, (5, columns)) * (rng.random((5, columns)) < 0.6)
+        dense[1], dense[2] = 0, np.round(dense[2] * 4) / 4
+        dense = dense.astype(np.float32)
+        a: Any = DenseMatrix(dense, "float32") if name == "dense" else registry.get(name).from_dense(dense)
+        stored = np.ones(dense.shape, dtype=bool) if name == "dense" else dense != 0
+        codes, scales, zeros = by_definition(dense, stored, dtype, group, symmetric, search)
+        q = quantize(a, dtype, group=group, symmetric=symmetric, search=search)
+        np.testing.assert_array_equal(q.scales.values, scales)
+        if not symmetric:
+            np.testing.assert_array_equal(q.scales.zeros, zeros)
+        found = q.data if name == "dense" else np.zeros(dense.shape, dtype=np.int64)
+        if name != "dense":
+            entries = q.entries()
+            found[entries.rows, entries.cols] = entries.data
+        np.testing.assert_array_equal(found, codes)

@@ -21,6 +21,7 @@ from ...models import LoadedModel
 from ...runtime import CompiledModel
 from .. import machine
 from . import decoder, encoder
+from .stored import as_saved
 from .texts import Texts, demo_texts
 from .verdict import verdicts
 
@@ -71,6 +72,10 @@ class _Run:
     texts: Texts
     threads: int
     progress: Progress
+
+    def reference(self) -> LoadedModel:
+        """What torch runs in the check."""
+        return as_saved(self.pruned, self.settings.out / "compiled")
 
 
 def run_demo(settings: DemoSettings, *, say: Say, progress: Progress) -> dict[str, Any]:
@@ -227,7 +232,7 @@ def _named(progress: Progress, name: str) -> Progress:
 
 def _encoder(run: _Run) -> dict[str, Any]:
     quick, lines = run.settings.quick, run.texts.evaluation
-    checks = [encoder.check(run.compiled, run.pruned, lines[:32])]
+    checks = [encoder.check(run.compiled, run.reference(), lines[:32])]
     with tempfile.TemporaryDirectory(prefix="zeroskip-") as work:
         speed, dense_vectors, sparse_vectors = encoder.measure(
             run.dense,
@@ -260,7 +265,7 @@ def _decoder(run: _Run) -> dict[str, Any]:
     if prompt < 2:
         raise InvalidArgument(f"demo: the text has {every.size} tokens, too few to measure; pass a longer --text.")
     ids = np.ascontiguousarray(every[:prompt])
-    checks = [decoder.check(compiled, run.pruned, ids[:128])]
+    checks = [decoder.check(compiled, run.reference(), ids[:128])]
     speeds = decoder.measure(
         run.dense,
         run.compiled_dense,
