@@ -68,6 +68,13 @@ void copy_rows(const float* in, int64_t in_stride, int64_t rows, int64_t cols, f
   for (int64_t r = 0; r < rows; ++r) memcpy(out + r * out_stride, in + r * in_stride, cols * sizeof(float));
 }
 
+void to_panels(const XView& x, int64_t features, int64_t lanes, float* panels, Pool& pool) {
+  pool.parallel(task_count(features, lanes), [&](int64_t task, int) {
+    const Block b = block_of(task, features, lanes);
+    copy_in(x, b.f0, b.f1, lanes, b.p, panels + b.p * kPanel * features + b.f0 * b.width);
+  });
+}
+
 }  // namespace
 
 void copy_in(const XView& x, int64_t f0, int64_t f1, int64_t lanes, int64_t p, float* out) {
@@ -112,16 +119,12 @@ float* panel_buffer(int slot, int64_t floats) {
 XView in_panels(const XView& x, int64_t features, int64_t lanes, Pool& pool) {
   float* panels = panel_buffer(0, features * padded_lanes(lanes));
   if (!panels) return x;
-  to_panels(x.data, features, lanes, x.token_major, panels, pool);
+  to_panels(x, features, lanes, panels, pool);
   return XView(panels);
 }
 
 void to_panels(const float* x, int64_t features, int64_t lanes, bool token_major, float* panels, Pool& pool) {
-  const XView from(x, token_major ? features : lanes, token_major);
-  pool.parallel(task_count(features, lanes), [&](int64_t task, int) {
-    const Block b = block_of(task, features, lanes);
-    copy_in(from, b.f0, b.f1, lanes, b.p, panels + b.p * kPanel * features + b.f0 * b.width);
-  });
+  to_panels(XView(x, token_major ? features : lanes, token_major), features, lanes, panels, pool);
 }
 
 void from_panels(const float* panels, int64_t features, int64_t lanes, bool token_major, float* out, Pool& pool) {

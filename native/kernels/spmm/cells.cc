@@ -24,7 +24,7 @@ struct Cell {
   int64_t code_at;   // first byte in codes
 };
 
-static const int64_t kTileRows = getenv("ZT") ? atoi(getenv("ZT")) : 512;
+constexpr int64_t kTileRows = 512;  // of Y, that stay in L2 beside X and the entries
 
 struct CellMatrix : Packed {
   Format format = Format::csr;
