@@ -43,9 +43,8 @@ void transpose_strip(const float* in, int64_t in_stride, int64_t rows, int64_t c
       const Four d = load(from + 2 * in_stride + c), e = load(from + 3 * in_stride + c);
       const Four ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
       const Four de0 = __builtin_shufflevector(d, e, 0, 4, 1, 5), de1 = __builtin_shufflevector(d, e, 2, 6, 3, 7);
-      const Four columns[4] = {
-          __builtin_shufflevector(ab0, de0, 0, 1, 4, 5), __builtin_shufflevector(ab0, de0, 2, 3, 6, 7),
-          __builtin_shufflevector(ab1, de1, 0, 1, 4, 5), __builtin_shufflevector(ab1, de1, 2, 3, 6, 7)};
+      const Four columns[4] = {__builtin_shufflevector(ab0, de0, 0, 1, 4, 5), __builtin_shufflevector(ab0, de0, 2, 3, 6, 7),
+                               __builtin_shufflevector(ab1, de1, 0, 1, 4, 5), __builtin_shufflevector(ab1, de1, 2, 3, 6, 7)};
       for (int64_t i = 0; i < 4; ++i) memcpy(out + (c + i) * out_stride + r, &columns[i], sizeof(Four));
     }
     for (; c < cols; ++c) {

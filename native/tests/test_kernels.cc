@@ -176,7 +176,8 @@ ZS_TEST(kernel_every_activation) {
     References references(m, in);
     const Held held = hold(m, Format::csr, ValueType::f32);
     each_packed(held, m, [&](const Kernel& kernel, const Packed& packed) {
-      const std::string wrong = difference(run(packed, in, Layout::panels), references.of(kernel.type, kernel.format == Format::dense));
+      const std::string wrong =
+          difference(run(packed, in, Layout::panels), references.of(kernel.type, kernel.format == Format::dense));
       check(wrong.empty(), kernel.isa, label(kernel, m, held, in, Layout::panels) + wrong);
     });
   }
