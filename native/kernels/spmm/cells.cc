@@ -24,7 +24,7 @@ struct Cell {
   int64_t code_at;   // first byte in codes
 };
 
-constexpr int64_t kTileRows = 512;  // of Y, that stay in L2 beside X and the entries
+constexpr int64_t kTileRows = 512;  // of Y: above that a task reads more of Y from L2 than it saves in copies of X
 
 struct CellMatrix : Packed {
   Format format = Format::csr;
@@ -318,24 +318,25 @@ Split split_into(const CellMatrix& a, int64_t blocks, int64_t panels, int64_t al
   return {blocks, (a.blocks.count + blocks - 1) / blocks, panels, (all_panels + panels - 1) / panels, copies};
 }
 
-// What the thread that has most to do spends, in half cycles of Zen 3: 10 an entry and panel, 16 a row of Y and cell. A row of X
-// costs 70 where a task copies it for itself; all of them in panels first cost 100 each, 100 for reading what another core
-// wrote, and a barrier. A tile of Y above kTileRows leaves L2.
+// What the thread that has most to do spends, in half cycles of Zen 3: for 64 lanes 10 an entry, 16 a row of Y in each cell. A row
+// of X costs 70 where a task copies it for itself; all of them in panels first cost 100 each, 100 for reading what another core
+// wrote, and a barrier.
 Split split_of(const CellMatrix& a, const XView& x, int64_t lanes, int threads) {
   const int64_t panels = panel_count(lanes), entries = a.values.bytes() / value_bytes(a.type);
-  const int64_t work = entries * 10 + a.rows * a.col_blocks * 16;
-  const auto cost = [&](const Split& s, int64_t a_row) {
+  const int64_t width = std::min(kPanel, padded_lanes(lanes)), copied = 6 + width, moved = 3 * width / 2;
+  const int64_t work = entries * (2 + width / 8) + a.rows * a.col_blocks * (width / 4);
+  const auto cost = [&](const Split& s) {
     const int64_t rounds = (s.ranges * s.groups + threads - 1) / threads;
-    return rounds * s.panels * (work / s.ranges + (s.copies ? a_row : 0) * a.cols);
+    return rounds * s.panels * (work / s.ranges + (s.copies ? copied : 0) * a.cols);
   };
   Split best = split_into(a, 1, panels_a_task(panels, a.blocks.count, threads, a.expands() ? 4 : 2), panels, false);
   if (!x.stride) return best;
-  int64_t least = cost(best, 0) + (threads > 1 ? 20000 + 100 * a.cols : 0) + 100 * a.cols * panels / threads;
+  int64_t least = cost(best) + moved * a.cols * panels / threads + (threads > 1 ? 20000 + moved * a.cols : 0);
   for (int64_t blocks = 1; blocks <= a.blocks.count; ++blocks) {
     if (blocks > 1 && (a.expands() || blocks * a.blocks.size > kTileRows)) break;
     const Split split = split_into(a, blocks, a.expands() ? best.panels : 1, panels, true);
-    if (cost(split, 70) >= least) continue;
-    least = cost(split, 70);
+    if (cost(split) >= least) continue;
+    least = cost(split);
     best = split;
   }
   return best;
