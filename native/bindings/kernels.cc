@@ -104,23 +104,10 @@ PyPacked pack(const std::string& kernel, int64_t rows, int64_t cols, const std::
   return PyPacked{std::move(packed)};
 }
 
-// Panels made for one call; kept per calling thread so that repeated calls do not allocate.
-float* panel_buffer(int slot, int64_t floats) {
-  struct Buffer {
-    void* data = nullptr;
-    int64_t floats = 0;
-    ~Buffer() { free(data); }
-  };
-  thread_local Buffer buffers[2];
-  Buffer& b = buffers[slot];
-  if (b.floats < floats) {
-    free(b.data);
-    const int64_t bytes = (floats * 4 + 4095) / 4096 * 4096;
-    b.data = aligned_alloc(64, bytes);
-    b.floats = b.data ? bytes / 4 : 0;
-    if (!b.data) throw std::bad_alloc();
-  }
-  return static_cast<float*>(b.data);
+float* buffer(int slot, int64_t floats) {
+  float* found = panel_buffer(slot, floats);
+  if (!found) throw std::bad_alloc();
+  return found;
 }
 
 bool aligned(const float* p) { return reinterpret_cast<uintptr_t>(p) % 64 == 0; }
@@ -153,8 +140,14 @@ void run(const PyPacked& p, nb::ndarray<const float, nb::c_contig, nb::device::c
   // Row-major is what a single panel looks like; it is used as it is where vectors do not straddle cache lines (X not
   // aligned: a third slower at 64 lanes, Zen 3). Arrays of torch are aligned, those of NumPy seldom.
   const bool one_panel = !transposed && lanes % kLaneUnit == 0 && lanes <= kPanel;
+  if (a.kernel->run.any_layout()) {
+    const XView in = one_panel && aligned(xp) ? XView(xp) : XView(xp, transposed ? a.cols : lanes, transposed);
+    const Output to{yp, one_panel && aligned(yp) ? 0 : transposed ? a.rows : lanes, transposed};
+    a.kernel->run(a, in, lanes, to, epilogue, pool);
+    return;
+  }
   if (!one_panel || !aligned(xp)) {
-    float* xpanels = panel_buffer(0, std::max<int64_t>(1, a.cols * padded_lanes(lanes)));
+    float* xpanels = buffer(0, a.cols * padded_lanes(lanes));
     to_panels(xp, a.cols, lanes, transposed, xpanels, pool);
     xp = xpanels;
   }
@@ -162,7 +155,7 @@ void run(const PyPacked& p, nb::ndarray<const float, nb::c_contig, nb::device::c
     a.kernel->run(a, xp, lanes, Output{yp, one_panel && aligned(yp) ? 0 : lanes}, epilogue, pool);
     return;
   }
-  float* ypanels = panel_buffer(1, a.rows * padded_lanes(lanes));
+  float* ypanels = buffer(1, a.rows * padded_lanes(lanes));
   a.kernel->run(a, xp, lanes, Output{ypanels, 0}, epilogue, pool);
   from_panels(ypanels, a.rows, lanes, transposed, yp, pool);
 }

@@ -1,5 +1,6 @@
 // The interface of a kernel, and the list of all. One kernel does Y = act(A X + bias) + residual for one storage format, one
-// value type and one instruction set; X and Y are lane panels (zeroskip/types.h), Y may also be row-major.
+// value type and one instruction set; X and Y are lane panels (zeroskip/types.h), Y may also be row-major, and some kernels
+// take any caller's arrays as they are.
 #pragma once
 
 #include <memory>
@@ -38,10 +39,42 @@ struct Packed {
   virtual ~Packed() = default;
 };
 
-// Y of a kernel: panels, or row-major with `stride` floats a row where stride > 0.
+// X of a kernel: panels, or what a caller holds, `stride` floats a row where stride > 0: row-major [cols][lanes], or
+// token-major [lanes][cols].
+struct XView {
+  const float* data;
+  int64_t stride = 0;
+  bool token_major = false;
+
+  XView(const float* panels) : data(panels) {}  // NOLINT: panels are what most callers have
+  XView(const float* data_, int64_t stride_, bool token_major_) : data(data_), stride(stride_), token_major(token_major_) {}
+};
+
+// Y of a kernel: panels, or row-major with `stride` floats a row where stride > 0; a kernel that takes any XView writes no
+// padding then, and takes token-major [lanes][rows] as well.
 struct Output {
   float* data;
   int64_t stride = 0;
+  bool token_major = false;
+};
+
+// How a kernel is called: some read panels only.
+class Runner {
+ public:
+  using Panels = void (*)(const Packed&, const float* x, int64_t lanes, Output y, const Epilogue&, Pool&);
+  using Any = void (*)(const Packed&, const XView& x, int64_t lanes, Output y, const Epilogue&, Pool&);
+
+  Runner(Panels panels) : panels_(panels) {}  // NOLINT: the table holds functions
+  Runner(Any any) : any_(any) {}              // NOLINT
+  bool any_layout() const { return any_ != nullptr; }
+  void operator()(const Packed& packed, const XView& x, int64_t lanes, Output y, const Epilogue& e, Pool& pool) const {
+    if (any_) return any_(packed, x, lanes, y, e, pool);
+    panels_(packed, x.data, lanes, y, e, pool);
+  }
+
+ private:
+  Panels panels_ = nullptr;
+  Any any_ = nullptr;
 };
 
 struct Kernel {
@@ -52,8 +85,7 @@ struct Kernel {
   const char* doc;
   ValueType x;  // what x is rounded to: f32, as it comes; bf16; i8, codes with a scale a token, and sums in integers
   std::unique_ptr<Packed> (*pack)(const Source&);
-  // x: lane panels [cols][lanes].
-  void (*run)(const Packed&, const float* x, int64_t lanes, Output y, const Epilogue&, Pool&);
+  Runner run;
 };
 
 const std::vector<Kernel>& kernels();
@@ -62,5 +94,11 @@ const Kernel* find_kernel(const char* name);
 // Row-major x[features][lanes] (or token-major x[lanes][features]) to panels and back, in parallel.
 void to_panels(const float* x, int64_t features, int64_t lanes, bool token_major, float* panels, Pool& pool);
 void from_panels(const float* panels, int64_t features, int64_t lanes, bool token_major, float* out, Pool& pool);
+// The same in memory that the calling thread keeps until its next call; x itself where there is none.
+XView in_panels(const XView& x, int64_t features, int64_t lanes, Pool& pool);
+float* panel_buffer(int slot, int64_t floats);  // two a thread; null where there is no memory
+// Features f0 to f1 of panel p, to out[f1 - f0][width]; padding becomes zero. And rows r0 to r1 of Y from such a panel.
+void copy_in(const XView& x, int64_t f0, int64_t f1, int64_t lanes, int64_t p, float* out);
+void copy_out(const float* panel, int64_t r0, int64_t r1, int64_t lanes, int64_t p, const Output& y);
 
 }  // namespace zs

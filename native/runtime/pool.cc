@@ -123,7 +123,7 @@ void Pool::resize(int threads) {
   impl_->start(count);
 }
 
-void Pool::run(int64_t tasks, Task task, void* context) {
+void Pool::run(int64_t tasks, Task task, void* context, bool alone) {
   if (tasks <= 0) return;
   if (current >= 0) {
     for (int64_t i = 0; i < tasks; ++i) task(context, i, current);
@@ -134,7 +134,7 @@ void Pool::run(int64_t tasks, Task task, void* context) {
   impl_->task = task;
   impl_->context = context;
   impl_->next.store(0, std::memory_order_relaxed);
-  if (tasks == 1 || impl_->threads.empty()) {
+  if (tasks == 1 || alone || impl_->threads.empty()) {
     impl_->work(0);
     return;
   }

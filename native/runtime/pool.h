@@ -19,14 +19,15 @@ class Pool {
   int size() const;
   void resize(int threads);  // 0: as many as the process may use
   // Runs every task and returns when all have ended. Calls from several threads take turns; nested calls run inline.
-  void run(int64_t tasks, Task task, void* context);
+  // `alone`: by the caller; for work of so few microseconds that waking others costs more.
+  void run(int64_t tasks, Task task, void* context, bool alone = false);
   // Scratch of at least `bytes`, 64-byte aligned, kept per worker between calls. Contents are undefined.
   float* scratch(int worker, int64_t bytes);
 
-  template <class F> void parallel(int64_t tasks, const F& body) {
+  template <class F> void parallel(int64_t tasks, const F& body, bool alone = false) {
     run(
         tasks, [](void* context, int64_t task, int worker) { (*static_cast<const F*>(context))(task, worker); },
-        const_cast<F*>(&body));
+        const_cast<F*>(&body), alone);
   }
 
  private:

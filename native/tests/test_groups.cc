@@ -93,9 +93,9 @@ void sweep(Codes& c, const std::vector<int64_t>& lane_counts, uint64_t seed) {
       packed->rows = c.matrix.rows;
       packed->cols = c.matrix.cols;
       packed->kernel = &kernel;
-      for (bool row_major : {false, true}) {
-        if (row_major && lanes == 1) continue;
-        const std::string wrong = difference(run(*packed, in, row_major), want);
+      for (Layout layout : {Layout::panels, Layout::padded}) {
+        if (layout != Layout::panels && lanes == 1) continue;
+        const std::string wrong = difference(run(*packed, in, layout), want);
         check(wrong.empty(), kernel.isa, what + wrong);
       }
     }
@@ -168,7 +168,7 @@ ZS_TEST(codes_of_long_rows) {
   for (const Kernel& kernel : kernels()) {
     if (!isa_usable(kernel.isa) || kernel.type != ValueType::i8 || kernel.format != Format::dense) continue;
     const auto packed = packed_by(kernel, Held{.source = c.source});
-    const std::string wrong = difference(run(*packed, in, false), want);
+    const std::string wrong = difference(run(*packed, in, Layout::panels), want);
     check(wrong.empty(), kernel.isa, std::string(kernel.name) + " overflows: " + wrong);
   }
 }
@@ -185,7 +185,7 @@ ZS_TEST(codes_of_what_cannot_be_quantised) {
   for (const Kernel& kernel : kernels()) {
     if (!isa_usable(kernel.isa) || kernel.type != ValueType::i8 || kernel.format != Format::nm) continue;
     const auto packed = packed_by(kernel, Held{.source = c.source});
-    const Result got = run(*packed, in, false);
+    const Result got = run(*packed, in, Layout::panels);
     for (int64_t r = 0; r < 6; ++r) {
       for (int64_t t = 0; t < 9; ++t) {
         const float y = got.y[r * 9 + t];

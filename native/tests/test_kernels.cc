@@ -11,9 +11,10 @@
 namespace zs::test {
 namespace {
 
-std::string label(const Kernel& kernel, const Matrix& matrix, const Held& held, const Inputs& in, bool row_major) {
+std::string label(const Kernel& kernel, const Matrix& matrix, const Held& held, const Inputs& in, Layout layout) {
+  static const char* const names[] = {"", ", row-major", ", rows as they are", ", tokens as they are"};
   return std::string(kernel.name) + ", " + matrix.what + " from " + format_name(held.source.format) + " " +
-         type_name(held.source.type) + ", " + std::to_string(in.lanes) + " lanes" + (row_major ? ", row-major" : "") +
+         type_name(held.source.type) + ", " + std::to_string(in.lanes) + " lanes" + names[static_cast<int>(layout)] +
          (in.bias.empty() ? "" : ", bias") + (in.residual.empty() ? "" : ", residual") + ", activation " +
          std::to_string(static_cast<int>(in.activation)) + ": ";
 }
@@ -91,11 +92,12 @@ void sweep(const Matrix& matrix, const std::vector<int64_t>& lane_counts, uint64
     for (float& v : in.residual) v = random.symmetric();
     References references(matrix, in);
     each_packed(held, matrix, [&](const Kernel& kernel, const Packed& packed) {
-      for (bool row_major : {false, true}) {
-        if (row_major && lanes == 1) continue;  // one lane is both
+      for (Layout layout : {Layout::panels, Layout::padded, Layout::rows, Layout::tokens}) {
+        if (layout != Layout::panels && lanes == 1) continue;  // one lane is all of them
+        if (layout > Layout::padded && !kernel.run.any_layout()) continue;
         const Reference& want = references.of(kernel);
-        const std::string wrong = difference(run(packed, in, row_major), want);
-        check(wrong.empty(), kernel.isa, label(kernel, matrix, held, in, row_major) + wrong);
+        const std::string wrong = difference(run(packed, in, layout), want);
+        check(wrong.empty(), kernel.isa, label(kernel, matrix, held, in, layout) + wrong);
       }
     });
   }
@@ -193,8 +195,9 @@ ZS_TEST(kernel_every_activation) {
     References references(m, in);
     const Held held = hold(m, Format::csr, ValueType::f32);
     each_packed(held, m, [&](const Kernel& kernel, const Packed& packed) {
-      const std::string wrong = difference(run(packed, in, false), references.of(kernel));
-      check(wrong.empty(), kernel.isa, label(kernel, m, held, in, false) + wrong);
+      const std::string wrong =
+          difference(run(packed, in, Layout::panels), references.of(kernel));
+      check(wrong.empty(), kernel.isa, label(kernel, m, held, in, Layout::panels) + wrong);
     });
   }
 }
@@ -208,14 +211,14 @@ ZS_TEST(kernel_nan_and_inf_stay_in_their_lane) {
     References references(m, in);
     const Held held = hold(m, Format::csr, ValueType::f32);
     each_packed(held, m, [&](const Kernel& kernel, const Packed& packed) {
-      const Result got = run(packed, in, false);
+      const Result got = run(packed, in, Layout::panels);
       Reference want = references.of(kernel, false);
       // A dense kernel may or may not multiply the poison by the zeros of its matrix: there only the other lanes count.
       for (int64_t r = 0; kernel.format == Format::dense && r < m.rows; ++r) {
         for (int64_t t : {int64_t{5}, int64_t{23}}) want.value[r * in.lanes + t] = got.y[r * in.lanes + t];
       }
       const std::string wrong = difference(got, want);
-      check(wrong.empty(), kernel.isa, label(kernel, m, held, in, false) + wrong);
+      check(wrong.empty(), kernel.isa, label(kernel, m, held, in, Layout::panels) + wrong);
     });
   }
 }
@@ -227,12 +230,12 @@ ZS_TEST(kernel_threads_do_not_change_the_result) {
     const Inputs in = random_inputs(m, lanes, 19);
     each_packed(held, m, [&](const Kernel& kernel, const Packed& packed) {
       Pool::get().resize(1);
-      const Result alone = run(packed, in, false);
+      const Result alone = run(packed, in, Layout::panels);
       for (int threads : {2, 5}) {
         Pool::get().resize(threads);
-        const Result together = run(packed, in, false);
+        const Result together = run(packed, in, Layout::panels);
         check(memcmp(alone.y.data(), together.y.data(), alone.y.size() * sizeof(float)) == 0, kernel.isa,
-              label(kernel, m, held, in, false) + "changes with " + std::to_string(threads) + " threads");
+              label(kernel, m, held, in, Layout::panels) + "changes with " + std::to_string(threads) + " threads");
       }
     });
   }
@@ -270,8 +273,9 @@ ZS_TEST(packing_from_every_format_and_type) {
         const Inputs in = random_inputs(seen, lanes, 37);
         References references(seen, in);
         each_packed(held, pair.matrix, [&](const Kernel& kernel, const Packed& packed) {
-          const std::string wrong = difference(run(packed, in, false), references.of(kernel));
-          check(wrong.empty(), kernel.isa, label(kernel, pair.matrix, held, in, false) + wrong);
+          const std::string wrong =
+              difference(run(packed, in, Layout::panels), references.of(kernel));
+          check(wrong.empty(), kernel.isa, label(kernel, pair.matrix, held, in, Layout::panels) + wrong);
         });
       }
     }
@@ -296,7 +300,7 @@ ZS_TEST(packing_keeps_every_16_bit_value) {
     for (int64_t c = 0; c < 8; ++c) in.x[c * 8 + c] = 1;
     each_packed(held, m, [&](const Kernel& kernel, const Packed& packed) {
       if (kernel.type != type) return;
-      const Result got = run(packed, in, false);
+      const Result got = run(packed, in, Layout::panels);
       int64_t wrong = 0;
       for (int64_t i = 0; i < 65536; ++i) {
         const bool flushed = kernel.x == ValueType::bf16 && fabsf(m.values[i]) < 0x1p-126f;  // tiles know no subnormals

@@ -79,9 +79,9 @@ void run_scalar(const Packed& packed, const float* x, int64_t lanes, Output y, c
 // csr, bitmask and nm: cells (cells.cc). dense and bsr: quads of rows (quads.cc).
 std::unique_ptr<Packed> pack_cells(const Source& source, Format format, ValueType type, Isa isa);
 std::unique_ptr<Packed> pack_narrow(const Source& source, Format format, ValueType type, Isa isa);  // csr
-void run_cells(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
+void run_cells(const Packed& packed, const XView& x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
 std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueType type, Isa isa);
-static inline void run_narrow(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& e, Pool& pool) {
+static inline void run_narrow(const Packed& packed, const XView& x, int64_t lanes, Output y, const Epilogue& e, Pool& pool) {
   run_cells(packed, x, lanes, y, e, pool);
 }
 void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);

@@ -82,18 +82,14 @@ class Plan:
         added = check_bias(self.op, bias, rows)
         check_activation(self.op, activation)
         transposed = self.op == "linear"
-        shape: tuple[int, ...]
-        if transposed:
-            shape = (*operand.shape[:-1], rows)
-            operand = operand.reshape(-1, columns)
-        else:
-            shape = (rows, *operand.shape[1:])
-            operand = operand.reshape(columns, -1)
+        shape = (*operand.shape[:-1], rows) if transposed else (rows, *operand.shape[1:])
+        if operand.ndim != 2:  # a call with few entries takes as long as five of these views
+            operand = operand.reshape((-1, columns) if transposed else (columns, -1))
         n = operand.shape[0] if transposed else operand.shape[1]
         out = np.empty((n, rows) if transposed else (rows, n), dtype=np.float32)
         if n:
             self.prepared.run(operand, out, bias=added, activation=activation, transposed=transposed)
-        return like(out.reshape(shape), template)
+        return like(out if out.shape == shape else out.reshape(shape), template)
 
 
 def plan(
