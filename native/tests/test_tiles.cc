@@ -103,7 +103,8 @@ ZS_TEST(tiles_of_no_columns_are_zeros) {
     std::thread([&] {  // one that has no room for x from an earlier call, and no zeros on its stack
       litter();
       got = run(*packed, in, false);
-    }).join();
+    })
+        .join();
     for (float y : got.y) check(y == 0.25f, kernel->isa, std::string(kernel->name) + " of nothing");
   }
 }
