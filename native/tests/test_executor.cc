@@ -189,6 +189,11 @@ struct AttentionProgram : Tables {
 
 }  // namespace
 
+ZS_TEST(executor_is_scalar_only_where_nothing_else_is) {
+  const Isa isa = cpu().selected;
+  check(isa == Isa::scalar || &exec_ops() != &exec_ops_scalar, isa, std::string(isa_name(isa)) + " falls back to scalar code");
+}
+
 ZS_TEST(executor_elementwise) {
   const ExecOps& ops = exec_ops();
   for (int64_t n : {1, 8, 16, 24, 64, 72, 1000}) {

@@ -196,7 +196,7 @@ def test_save_and_load_change_nothing(tmp_path, kind, values):
 def sparse_wins(monkeypatch):
     """Every sparse kernel seems twice as fast as dense, so that the outcome does not depend on the machine."""
 
-    def times(packs, n, share_s, keep, cold_bytes):
+    def times(packs, n, share_s, keep, cold_bytes, **_):
         return {name: 2e-6 if "_dense_" in name else 1e-6 for name in packs}
 
     monkeypatch.setattr(zeroskip.runtime.measure, "interleaved", times)

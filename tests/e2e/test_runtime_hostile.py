@@ -46,7 +46,7 @@ def saved(tmp_path_factory):
     """One encoder and one decoder with every storage format in them."""
     home = tmp_path_factory.mktemp("saved")
 
-    def times(packs, n, share_s, keep, cold_bytes):
+    def times(packs, n, share_s, keep, cold_bytes, **_):
         return {name: 2e-6 if "_dense_" in name else 1e-6 for name in packs}
 
     with pytest.MonkeyPatch.context() as patch:

@@ -105,7 +105,7 @@ const RoundedX& round_all(const TileMicro& micro, const float* x, int64_t cols, 
   RoundedX& out = made;
   const int64_t steps = (cols + kDeep - 1) / kDeep, panels = panel_count(lanes);
   const int64_t blocks = (steps + kRoundSteps - 1) / kRoundSteps, bytes = panels * kRuns * steps * kTileBytes;
-  if (out.tiles.bytes() < bytes) out.tiles = Buffer(bytes);
+  if (!out.tiles.data() || out.tiles.bytes() < bytes) out.tiles = Buffer(bytes);  // of no columns, too: null is no run
   std::vector<uint8_t> fit(panels * blocks);
   pool.parallel(panels * blocks, [&](int64_t task, int) {
     const int64_t p = task / blocks, s0 = task % blocks * kRoundSteps, c0 = s0 * kDeep, width = panel_width(lanes, p);
