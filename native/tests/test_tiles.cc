@@ -21,7 +21,7 @@ std::vector<const Kernel*> tiles() {
 void compare(const Kernel& kernel, const Matrix& m, const Held& held, const Inputs& in, const Reference& want,
              const std::string& what) {
   const auto packed = packed_by(kernel, held);
-  const std::string wrong = difference(run(*packed, in, false), want);
+  const std::string wrong = difference(run(*packed, in, Layout::panels), want);
   check(wrong.empty(), kernel.isa, std::string(kernel.name) + ", " + m.what + ", " + what + wrong);
 }
 
@@ -68,7 +68,7 @@ ZS_TEST(tiles_round_x_to_nearest_even) {
   }
   for (const Kernel* kernel : tiles()) {
     const auto packed = packed_by(*kernel, held);
-    const Result got = run(*packed, in, false);
+    const Result got = run(*packed, in, Layout::panels);
     int64_t wrong = 0;
     for (int64_t i = 0; i < n; ++i) wrong += got.y[i] != bf16_to_float(float_to_bf16(in.x[i]));
     check(wrong == 0, kernel->isa, std::string(kernel->name) + " rounds " + std::to_string(wrong) + " values otherwise");
@@ -102,7 +102,7 @@ ZS_TEST(tiles_of_no_columns_are_zeros) {
     Result got;
     std::thread([&] {  // one that has no room for x from an earlier call, and no zeros on its stack
       litter();
-      got = run(*packed, in, false);
+      got = run(*packed, in, Layout::panels);
     })
         .join();
     for (float y : got.y) check(y == 0.25f, kernel->isa, std::string(kernel->name) + " of nothing");
