@@ -87,7 +87,8 @@ void sweep(Codes& c, const std::vector<int64_t>& lane_counts, uint64_t seed) {
       const auto packed = kernel.pack(c.source);
       const std::string what = std::string(kernel.name) + ", " + c.matrix.what + ", scales for " +
                                std::to_string(c.source.scale_group) + " columns, " + std::to_string(lanes) + " lanes: ";
-      const bool taken = kernel.x == ValueType::i8 || !c.source.scale_group;  // those that multiply in floats have one scale a row
+      const bool taken =
+          kernel.x == ValueType::i8 || !c.source.scale_group;  // those that multiply in floats have one scale a row
       check((packed != nullptr) == taken, kernel.isa, what + (packed ? "is packed" : "is refused"));
       if (!packed) continue;
       packed->rows = c.matrix.rows;

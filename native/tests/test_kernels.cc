@@ -195,8 +195,7 @@ ZS_TEST(kernel_every_activation) {
     References references(m, in);
     const Held held = hold(m, Format::csr, ValueType::f32);
     each_packed(held, m, [&](const Kernel& kernel, const Packed& packed) {
-      const std::string wrong =
-          difference(run(packed, in, Layout::panels), references.of(kernel));
+      const std::string wrong = difference(run(packed, in, Layout::panels), references.of(kernel));
       check(wrong.empty(), kernel.isa, label(kernel, m, held, in, Layout::panels) + wrong);
     });
   }
@@ -273,8 +272,7 @@ ZS_TEST(packing_from_every_format_and_type) {
         const Inputs in = random_inputs(seen, lanes, 37);
         References references(seen, in);
         each_packed(held, pair.matrix, [&](const Kernel& kernel, const Packed& packed) {
-          const std::string wrong =
-              difference(run(packed, in, Layout::panels), references.of(kernel));
+          const std::string wrong = difference(run(packed, in, Layout::panels), references.of(kernel));
           check(wrong.empty(), kernel.isa, label(kernel, pair.matrix, held, in, Layout::panels) + wrong);
         });
       }
