@@ -6,6 +6,7 @@
 namespace zs::fuzz {
 namespace {
 
+constexpr int64_t kShare = 8;
 constexpr int64_t kLanes[] = {1, 1, 2, 8, 9, 16, 17, 63, 64, 65, 130};
 
 test::Inputs inputs_of(int64_t rows, int64_t cols, Bytes& bytes) {
@@ -59,8 +60,11 @@ void try_all(const Given& given, Bytes& bytes) {
   held.source = source;
   const bool row_major = bytes.take<uint8_t>() & 1 && in.lanes > 1;
   if (Pool::get().size() != 1) Pool::get().resize(1);  // the same run for the same bytes
+  // A few kernels a run: the bytes that choose them are tried many times.
+  const int64_t chosen = bytes.below(kShare);
+  int64_t place = 0;
   for (const Kernel& kernel : kernels()) {
-    if (!isa_usable(kernel.isa)) continue;
+    if (!isa_usable(kernel.isa) || place++ % kShare != chosen) continue;
     const auto packed = test::packed_by(kernel, held);
     if (!packed) continue;
     if (packed->bytes() < 0) abort();

@@ -56,7 +56,7 @@ struct Arrays {
   uint32_t at_ = 0;
 };
 
-// Checks the matrix; one that is accepted is packed by every kernel that runs here and multiplied, one lane and several. Nothing
+// Checks the matrix; one that is accepted is packed by kernels that run here and multiplied, at one lane or several. Nothing
 // is compared: a crash or a report of a sanitizer is the finding.
 void try_all(const Given& given, Bytes& bytes);
 
