@@ -7,7 +7,8 @@
 //   bitmask  one bit a column and the values; for panels the bits are expanded to indices, once for several panels of X
 //   nm       four bits a position in the group (M <= 16; a byte above) and the values
 //
-// Values of 16 bits are widened to float32 the same way. Directory: 2 bytes a row and cell for its place, 2 for its count
+// Values of 16 bits are widened to float32 the same way, and codes of 8 and 4 bits decoded (codes.inl); those of 4 bits lie two a
+// byte, each cell from a byte of its own on. Directory: 2 bytes a row and cell for its place, 2 for its count
 // (bitmask: 1 and 0).
 #include <atomic>
 #include <numeric>
@@ -21,7 +22,7 @@ namespace {
 
 struct Cell {
   int64_t value_at;  // first entry, counted in values
-  int64_t code_at;   // first byte in codes
+  int64_t code_at;  // first byte in codes
 };
 
 struct CellMatrix : Packed {
@@ -31,15 +32,16 @@ struct CellMatrix : Packed {
   int64_t n = 0, m = 0;  // N:M
   int64_t col_block = 0, col_blocks = 0;
   RowBlocks blocks;
-  std::vector<Cell> cells;         // [row block][column block]
-  std::vector<uint8_t> row_ids8;   // bitmask: [row block][column block][row]
-  std::vector<uint16_t> row_ids;   // csr, nm
+  std::vector<Cell> cells;  // [row block][column block]
+  std::vector<uint8_t> row_ids8;  // bitmask: [row block][column block][row]
+  std::vector<uint16_t> row_ids;  // csr, nm
   std::vector<uint16_t> counts;
   Buffer codes, values;
+  CodeScales scales;  // i8, i4
 
   int64_t bytes() const override {
     return static_cast<int64_t>(cells.size() * sizeof(Cell) + row_ids8.size() + 2 * (row_ids.size() + counts.size())) +
-           codes.bytes() + values.bytes();
+           codes.bytes() + values.bytes() + scales.bytes();
   }
   int64_t columns(int64_t kb) const { return std::min(cols, (kb + 1) * col_block) - kb * col_block; }
   // Directory entries before a cell: rows of earlier blocks count once a column block.
@@ -57,13 +59,13 @@ struct CellMatrix : Packed {
 
 // Columns of a block, from the share of entries: at most what L1 holds of X at 64 lanes, less where rows are full (X shares
 // L1 with the entries), more where they are nearly empty (a row's pass over Y must be worth it). See micro.inl.
-int64_t column_block(double density, int64_t multiple) {
+int64_t column_block(double density, int64_t multiple, int64_t most) {
   const int64_t l1_rows = std::clamp<int64_t>(cpu().l1d_bytes / (kPanel * 4), 64, 192);
   const int64_t wanted = density > 0.3    ? l1_rows * 3 / 4
                          : density > 0.15 ? l1_rows
                          : density > 0.07 ? l1_rows * 5 / 4
                                           : 2 * l1_rows;
-  const int64_t block = std::min<int64_t>(wanted, 256) / multiple * multiple;
+  const int64_t block = std::min(wanted, most) / multiple * multiple;
   return block > 0 ? block : multiple;
 }
 
@@ -82,8 +84,16 @@ int64_t row_block(double density, int64_t cols, int64_t most, double repaid, int
 void plan_blocks(CellMatrix& a, const Source& source, int64_t entries) {
   const double total = static_cast<double>(source.rows) * static_cast<double>(source.cols);
   const double density = total > 0 ? static_cast<double>(entries) / total : 0;
-  const int64_t multiple = a.format == Format::bitmask ? 16 : a.format == Format::nm ? a.m : 1;
-  a.col_block = a.narrow ? narrow_block() : column_block(density, multiple);
+  int64_t multiple = a.format == Format::bitmask ? 16 : a.format == Format::nm ? a.m : 1, widest = 256;
+  if (a.scales.group) {  // eight groups a cell at most, wherever the first of them begins
+    const int64_t both = std::lcm(a.nibbles() ? multiple : 1, int64_t{32});
+    if (both <= widest) {
+      multiple = both;
+    } else {
+      widest = 224;
+    }
+  }
+  a.col_block = a.narrow ? narrow_block() : column_block(density, multiple, widest);
   a.col_blocks = (source.cols + a.col_block - 1) / a.col_block;
   const int64_t most = a.format == Format::bitmask ? 256 : 1024;
   a.blocks = RowBlocks(source.rows, row_block(density, a.col_block, most, a.narrow ? 32768 : 6144, source.rows), 1);
@@ -141,6 +151,7 @@ std::vector<Place> lay_out(CellMatrix& a, const std::vector<uint16_t>& count) {
   std::vector<int32_t> order;
   for (int64_t rb = 0; rb < a.blocks.count; ++rb) {
     for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
+      if (a.type == ValueType::i4) at.value_at += at.value_at % 2;  // two threads must not write to one byte
       a.cells.push_back({at.value_at, at.code_at});
       sort_rows(a, count, rb, kb, order);
       int64_t slot = a.directory(rb, kb);
@@ -158,7 +169,7 @@ std::vector<Place> lay_out(CellMatrix& a, const std::vector<uint16_t>& count) {
       }
     }
   }
-  a.values = Buffer(at.value_at * value_bytes(a.type));
+  a.values = Buffer(stored_bytes(a.type, at.value_at));
   a.codes = Buffer(at.code_at);
   return place;
 }
@@ -187,8 +198,9 @@ void store_codes(const CellMatrix& a, uint8_t* code, const int32_t* cols, int32_
 
 void fill(CellMatrix& a, const Source& source, const RowReader& reader, const std::vector<Place>& place) {
   const int64_t size = value_bytes(a.type);
-  const bool as_it_is = source.type == a.type && reader.contiguous();
+  const bool as_it_is = source.type == a.type && reader.contiguous() && a.type != ValueType::i4;
   memset(a.codes.data(), 0, a.codes.bytes());
+  if (a.type == ValueType::i4) memset(a.values.data(), 0, a.values.bytes());
   Pool::get().parallel(a.blocks.count, [&](int64_t rb, int) {
     std::vector<int32_t> cols;
     std::vector<float> values;
@@ -238,6 +250,20 @@ struct Expanded {
   }
 };
 
+CodesView view_codes(const CellMatrix& a, const uint8_t* codes, int64_t rb, int64_t kb) {
+  const CodeScales& s = a.scales;
+  const int64_t row = a.blocks.begin(rb), column = kb * a.col_block;
+  const int64_t first = s.group ? column / s.group : 0, last = s.group ? (column + a.columns(kb) - 1) / s.group : 0;
+  const int before = s.group ? static_cast<int>(column % s.group) : 0;
+  return {codes,
+          s.scale(row, first),
+          s.zero(row, first),
+          s.groups,
+          last - first + 1,
+          before,
+          s.group ? __builtin_ctzll(static_cast<uint64_t>(s.group)) : 0};
+}
+
 CellView view_cell(const CellMatrix& a, const Micro& micro, int64_t rb, int64_t kb, Expanded& room) {
   const Cell& cell = a.cells[rb * a.col_blocks + kb];
   const int64_t rows = a.blocks.end(rb) - a.blocks.begin(rb), slot = a.directory(rb, kb);
@@ -268,12 +294,17 @@ CellView view_cell(const CellMatrix& a, const Micro& micro, int64_t rb, int64_t 
       }
       view.indices = room.indices;
     }
-    if (a.type != ValueType::f32) entries = std::accumulate(view.counts, view.counts + rows, int64_t{0});
+    if (a.type != ValueType::f32 && !is_code(a.type)) entries = std::accumulate(view.counts, view.counts + rows, int64_t{0});
   }
+  const uint8_t* values = a.values.data() + stored_bytes(a.type, cell.value_at);
   if (a.type == ValueType::f32) {
-    view.values = reinterpret_cast<const float*>(a.values.data()) + cell.value_at;
+    view.values = reinterpret_cast<const float*>(values);
   } else {
-    micro.widen(a.values.data() + 2 * cell.value_at, a.type, entries, room.values);
+    if (is_code(a.type)) {
+      micro.decode(view, view_codes(a, values, rb, kb), a.type, room.values);
+    } else {
+      micro.widen(values, a.type, entries, room.values);
+    }
     view.values = room.values;
   }
   return view;
@@ -284,7 +315,7 @@ void run_one_lane(const CellMatrix& a, const Micro& micro, const float* x, float
   const float* lane = padded_lane(x, a.cols, room);
   pool.parallel(a.blocks.count, [&](int64_t rb, int worker) {
     const int64_t begin = a.blocks.begin(rb), rows = a.blocks.end(rb) - begin;
-    if (a.format == Format::bitmask) {
+    if (a.format == Format::bitmask && !is_code(a.type)) {
       float* sums = pool.scratch(worker, rows * kSumLanes * sizeof(float));
       memset(sums, 0, rows * kSumLanes * sizeof(float));
       for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
@@ -311,6 +342,10 @@ void run_one_lane(const CellMatrix& a, const Micro& micro, const float* x, float
 namespace {
 
 std::unique_ptr<Packed> pack_matrix(const Source& source, Format format, ValueType type, bool narrow) {
+  if (is_code(type)) {
+    const int64_t group = source.scale_group;
+    if (source.type != type || (group && (group < 32 || (group & (group - 1))))) return nullptr;
+  }
   auto a = std::make_unique<CellMatrix>();
   a->narrow = narrow;
   a->rows = source.rows;
@@ -322,6 +357,7 @@ std::unique_ptr<Packed> pack_matrix(const Source& source, Format format, ValueTy
     a->n = source.r;
     a->m = source.c;
   }
+  if (is_code(type)) a->scales = CodeScales(source);
   const RowReader reader(source);
   int64_t entries = 0;
   for (int64_t r = 0; r < source.rows; ++r) entries += reader.count(r);

@@ -14,6 +14,17 @@ struct CellView {
   const float* values;
 };
 
+// The codes of a cell in the order of its entries, and what they mean: value = (code - zero) * scale, of the entry's row and of the
+// group of columns that it lies in. Vectors are read from them: eight scales and eight bytes behind the last code are readable.
+struct CodesView {
+  const uint8_t* codes;    // i4: two a byte, the first in the low half
+  const uint16_t* scales;  // float16, [row inside the block][stride], from the cell's first group on
+  const int8_t* zeros;     // the same, or null
+  int64_t stride;
+  int64_t groups;          // that the cell meets, 8 at most
+  int before, shift;       // column c inside the block lies in group (c + before) >> shift
+};
+
 // Rows in order: the values of row r are starts[r] to starts[r + 1], and so are its columns, or masks[r][mask_bytes] has them.
 struct RowsView {
   int64_t rows;
@@ -58,6 +69,8 @@ struct Micro {
   // 16 bytes past the end it returns.
   uint8_t* (*expand_nibbles)(const uint8_t* codes, int64_t count, const uint8_t* base, uint8_t* out);
   void (*widen)(const void* values, ValueType type, int64_t n, float* out);
+  // The values of a cell of codes, of type i8 or i4; may write 7 floats past the last.
+  void (*decode)(const CellView&, const CodesView&, ValueType type, float* out);
   // Rows of any length times x at `width` lanes, 1 or more.
   void (*rows)(const RowsView&, ValueType type, const float* x, int64_t width, float* y, int64_t ldy, bool first);
   Finish finish;
