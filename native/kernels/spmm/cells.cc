@@ -32,7 +32,7 @@ struct CellMatrix : Packed {
   int64_t n = 0, m = 0;  // N:M
   int64_t col_block = 0, col_blocks = 0;
   RowBlocks blocks;
-  std::vector<Cell> cells;  // [row block][column block]
+  std::vector<Cell> cells;  // [row block][column block], and the end
   std::vector<uint8_t> row_ids8;  // bitmask: [row block][column block][row]
   std::vector<uint16_t> row_ids;  // csr, nm
   std::vector<uint16_t> counts;
@@ -169,6 +169,7 @@ std::vector<Place> lay_out(CellMatrix& a, const std::vector<uint16_t>& count) {
       }
     }
   }
+  a.cells.push_back({at.value_at, at.code_at});
   a.values = Buffer(stored_bytes(a.type, at.value_at));
   a.codes = Buffer(at.code_at);
   return place;
@@ -222,12 +223,21 @@ void fill(CellMatrix& a, const Source& source, const RowReader& reader, const st
   });
 }
 
+// The codes of a cell, one a byte: those of 4 bits are unpacked into `room`.
+const int8_t* unpacked(const CellMatrix& a, const Micro& micro, const Cell* cell, int8_t* room) {
+  const uint8_t* codes = a.values.data() + stored_bytes(a.type, cell->value_at);
+  if (a.type == ValueType::i8) return reinterpret_cast<const int8_t*>(codes);
+  micro.unpack_nibbles(codes, cell[1].value_at - cell->value_at, room);
+  return room;
+}
+
 // Scratch for one expanded cell.
 struct Expanded {
   uint16_t* row_ids = nullptr;
   uint16_t* counts = nullptr;
   uint8_t* indices = nullptr;
   float* values = nullptr;
+  int8_t* unpacked = nullptr;
   uint8_t group_base[256 + 16];
 
   Expanded(const CellMatrix& a, float* room) {
@@ -239,6 +249,7 @@ struct Expanded {
     row_ids = reinterpret_cast<uint16_t*>(at);
     counts = row_ids + rows;
     indices = at + rows * 4;
+    unpacked = reinterpret_cast<int8_t*>(indices + most + 64);
     for (int64_t i = 0; i < static_cast<int64_t>(sizeof group_base); ++i) {
       group_base[i] = a.n ? static_cast<uint8_t>(std::min<int64_t>(i / a.n * a.m, 255)) : 0;
     }
@@ -246,22 +257,22 @@ struct Expanded {
   static int64_t floats(const CellMatrix& a) {
     if (!a.expands()) return 0;
     const int64_t rows = (a.blocks.size + 31) / 32 * 32;
-    return (rows * a.col_block * 5 + rows * 4 + 256 + 63) / 64 * 16;
+    return (rows * a.col_block * (a.type == ValueType::i4 ? 6 : 5) + rows * 4 + 256 + 63) / 64 * 16;
   }
 };
 
-CodesView view_codes(const CellMatrix& a, const uint8_t* codes, int64_t rb, int64_t kb) {
+CodesView view_codes(const CellMatrix& a, const int8_t* codes, int64_t rb, int64_t kb) {
   const CodeScales& s = a.scales;
   const int64_t row = a.blocks.begin(rb), column = kb * a.col_block;
-  const int64_t first = s.group ? column / s.group : 0, last = s.group ? (column + a.columns(kb) - 1) / s.group : 0;
-  const int before = s.group ? static_cast<int>(column % s.group) : 0;
+  if (!s.group) return {codes, s.scale(row, 0), s.zero(row, 0), s.groups, 1, 0, 31};
+  const int64_t first = column / s.group, groups = (column + a.columns(kb) - 1) / s.group - first + 1;
   return {codes,
           s.scale(row, first),
           s.zero(row, first),
           s.groups,
-          last - first + 1,
-          before,
-          s.group ? __builtin_ctzll(static_cast<uint64_t>(s.group)) : 0};
+          groups,
+          static_cast<int>(column % s.group),
+          __builtin_ctzll(static_cast<uint64_t>(s.group))};
 }
 
 CellView view_cell(const CellMatrix& a, const Micro& micro, int64_t rb, int64_t kb, Expanded& room) {
@@ -301,7 +312,7 @@ CellView view_cell(const CellMatrix& a, const Micro& micro, int64_t rb, int64_t 
     view.values = reinterpret_cast<const float*>(values);
   } else {
     if (is_code(a.type)) {
-      micro.decode(view, view_codes(a, values, rb, kb), a.type, room.values);
+      micro.decode(view, view_codes(a, unpacked(a, micro, &cell, room.unpacked), rb, kb), room.values);
     } else {
       micro.widen(values, a.type, entries, room.values);
     }
@@ -315,13 +326,21 @@ void run_one_lane(const CellMatrix& a, const Micro& micro, const float* x, float
   const float* lane = padded_lane(x, a.cols, room);
   pool.parallel(a.blocks.count, [&](int64_t rb, int worker) {
     const int64_t begin = a.blocks.begin(rb), rows = a.blocks.end(rb) - begin;
-    if (a.format == Format::bitmask && !is_code(a.type)) {
-      float* sums = pool.scratch(worker, rows * kSumLanes * sizeof(float));
+    if (a.format == Format::bitmask) {
+      const int64_t four = a.type == ValueType::i4 ? rows * a.col_block + 64 : 0;
+      float* sums = pool.scratch(worker, rows * kSumLanes * sizeof(float) + four);
+      int8_t* room = reinterpret_cast<int8_t*>(sums + rows * kSumLanes);
       memset(sums, 0, rows * kSumLanes * sizeof(float));
       for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
         const Cell& cell = a.cells[rb * a.col_blocks + kb];
-        micro.bits_one(rows, &a.row_ids8[a.directory(rb, kb)], a.codes.data() + cell.code_at, (a.columns(kb) + 7) / 8,
-                       a.values.data() + cell.value_at * value_bytes(a.type), a.type, lane + kb * a.col_block, sums);
+        const void* values = a.values.data() + stored_bytes(a.type, cell.value_at);
+        CodesView codes{};
+        if (is_code(a.type)) {
+          codes = view_codes(a, unpacked(a, micro, &cell, room), rb, kb);
+          values = codes.codes;
+        }
+        micro.bits_one(rows, &a.row_ids8[a.directory(rb, kb)], a.codes.data() + cell.code_at, (a.columns(kb) + 7) / 8, values,
+                       is_code(a.type) ? ValueType::i8 : a.type, &codes, lane + kb * a.col_block, sums);
       }
       micro.sum_lanes(sums, rows, y + begin);
     } else {

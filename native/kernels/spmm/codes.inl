@@ -1,4 +1,4 @@
-// Values of 8 and 4 bits of a cell (cells.cc) to float32. Included behind micro.inl.
+// Codes of a cell (cells.cc) to float32. Included behind micro.inl.
 //
 //   value = (code - zero) * scale
 //
@@ -11,16 +11,8 @@ namespace {
 struct Codes {
   typedef __m256 V;
   typedef __m256i Groups;
-  template <ValueType Type> static V load(const uint8_t* codes, int64_t at) {
-    if (Type == ValueType::i8) return load8<ValueType::i8>(codes, at);
-    uint64_t pairs;
-    memcpy(&pairs, codes + at / 2, 8);
-    const __m256i all = _mm256_set1_epi32(static_cast<int>(pairs >> at % 2 * 4));
-    const __m256i left = _mm256_sllv_epi32(all, _mm256_setr_epi32(28, 24, 20, 16, 12, 8, 4, 0));
-    return _mm256_cvtepi32_ps(_mm256_srai_epi32(left, 28));
-  }
   static V scales(const uint16_t* from) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))); }
-  static V zeros(const int8_t* from) { return load8<ValueType::i8>(from, 0); }
+  static V codes(const int8_t* from) { return load8<ValueType::i8>(from, 0); }
   static V first(V table) { return _mm256_broadcastss_ps(_mm256_castps256_ps128(table)); }
   static Groups groups(const uint8_t* columns, int before, int shift) {
     const __m256i all = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(columns)));
@@ -36,19 +28,11 @@ struct Codes {
   typedef float32x4x2_t V;
   typedef uint32x4x2_t Groups;
   static V numbers(int32x4_t low, int32x4_t high) { return {{vcvtq_f32_s32(low), vcvtq_f32_s32(high)}}; }
-  template <ValueType Type> static V load(const uint8_t* codes, int64_t at) {
-    if (Type == ValueType::i8) return zeros(reinterpret_cast<const int8_t*>(codes) + at);
-    uint64_t pairs;
-    memcpy(&pairs, codes + at / 2, 8);
-    const int32x4_t all = vreinterpretq_s32_u32(vdupq_n_u32(static_cast<uint32_t>(pairs >> at % 2 * 4)));
-    const int32x4_t low = {28, 24, 20, 16}, high = {12, 8, 4, 0};
-    return numbers(vshrq_n_s32(vshlq_s32(all, low), 28), vshrq_n_s32(vshlq_s32(all, high), 28));
-  }
   static V scales(const uint16_t* from) {
     const float16x8_t all = vreinterpretq_f16_u16(vld1q_u16(from));
     return {{vcvt_f32_f16(vget_low_f16(all)), vcvt_high_f32_f16(all)}};
   }
-  static V zeros(const int8_t* from) {
+  static V codes(const int8_t* from) {
     const int16x8_t all = vmovl_s8(vld1_s8(from));
     return numbers(vmovl_s16(vget_low_s16(all)), vmovl_high_s16(all));
   }
@@ -76,16 +60,16 @@ struct Codes {
 };
 #endif
 
-template <ValueType Type, bool Zeros, bool Grouped> void decode_rows(const CellView& cell, const CodesView& c, float* out) {
+template <bool Zeros, bool Grouped> void decode_rows(const CellView& cell, const CodesView& c, float* out) {
   typedef Codes::V V;
   int64_t at = 0;
   for (int64_t i = 0; i < cell.rows; ++i) {
     const int64_t end = at + cell.counts[i], row = cell.row_ids[i] * c.stride;
     if (at == end) return;  // and so are the rest
     const V scale = Grouped ? Codes::scales(c.scales + row) : Codes::first(Codes::scales(c.scales + row));
-    const V zero = !Zeros ? V{} : Grouped ? Codes::zeros(c.zeros + row) : Codes::first(Codes::zeros(c.zeros + row));
+    const V zero = !Zeros ? V{} : Grouped ? Codes::codes(c.zeros + row) : Codes::first(Codes::codes(c.zeros + row));
     for (; at < end; at += 8) {  // what is written beyond the row is the next one's
-      V v = Codes::load<Type>(c.codes, at);
+      V v = Codes::codes(c.codes + at);
       if constexpr (Grouped) {
         const Codes::Groups groups = Codes::groups(cell.indices + at, c.before, c.shift);
         if (Zeros) v = Codes::sub(v, Codes::pick(zero, groups));
@@ -100,14 +84,9 @@ template <ValueType Type, bool Zeros, bool Grouped> void decode_rows(const CellV
   }
 }
 
-template <ValueType Type> void decode_typed(const CellView& cell, const CodesView& c, float* out) {
-  if (c.groups > 1) return c.zeros ? decode_rows<Type, true, true>(cell, c, out) : decode_rows<Type, false, true>(cell, c, out);
-  c.zeros ? decode_rows<Type, true, false>(cell, c, out) : decode_rows<Type, false, false>(cell, c, out);
-}
-
-void decode(const CellView& cell, const CodesView& c, ValueType type, float* out) {
-  if (type == ValueType::i8) return decode_typed<ValueType::i8>(cell, c, out);
-  decode_typed<ValueType::i4>(cell, c, out);
+void decode(const CellView& cell, const CodesView& c, float* out) {
+  if (c.groups > 1) return c.zeros ? decode_rows<true, true>(cell, c, out) : decode_rows<false, true>(cell, c, out);
+  c.zeros ? decode_rows<true, false>(cell, c, out) : decode_rows<false, false>(cell, c, out);
 }
 
 }  // namespace

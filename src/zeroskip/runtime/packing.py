@@ -97,7 +97,7 @@ def source_of(matrix: Matrix) -> tuple[str, dict[str, Any], str, dict[str, int]]
     elif isinstance(matrix, NM):
         params = {"n": matrix.n, "m": matrix.m}
     if matrix.scales is not None:
-        arrays["scales"] = _bits(matrix.scales.values)
+        arrays.update({**matrix.scales.arrays(), "scales": _bits(matrix.scales.values)})
         params["group"] = matrix.scales.group
     return matrix.name, arrays, matrix.dtype, params
 
