@@ -46,8 +46,9 @@ class Measured:
 def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel]:
     """The kernels that "auto" weighs for `a`: native ones of the best instruction set, and dense ones.
 
-    Values are never narrowed: sparse kernels of the matrix's own dtype, float32 ones only where there is none or the
-    matrix is quantised (they take it dequantised), and dense ones of either. Nor is x: integer kernels, which round it
+    Values are never narrowed: sparse kernels of the matrix's own dtype, and dense ones of either. Sparse float32 ones
+    count only where there is none for `n` columns. One column of a quantised matrix is another exception: float32 ones
+    take it dequantised, and reading numbers may cost less there than decoding codes. Nor is x narrowed: integer kernels, which round it
     to 8 bits, count only where `x_dtype` is int8. torch counts only where the program has imported it already.
     """
     usable = [kernel for kernel in registry if kernel.why_not() is None and kernel.rejects(a, n) is None]
@@ -61,7 +62,8 @@ def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel
     libraries = {"numpy"} | ({"torch"} & set(sys.modules))
     dense += [kernel for kernel in usable if kernel.origin in libraries and kernel.format == "dense"]
     plain = [kernel for kernel in sparse if kernel.dtype == "float32"]
-    return (own + plain if a.scales is not None else own or plain) + dense
+    fits = any(wrong_size(kernel.name, n) is None for kernel in own)
+    return own + ([] if fits and (a.scales is None or n > 1) else plain) + dense
 
 
 def rounds_x(kernel: Kernel) -> bool:

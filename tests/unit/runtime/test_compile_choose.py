@@ -115,9 +115,10 @@ def test_candidates_are_those_that_take_the_codes(values):
 
     integer = {name for name in names(layer) if "_i32acc_" in name}
     assert {name.split("_i8_")[0] for name in integer} == {"spmm_dense"}
-    one_lane = {name for name in names(layer) if "_i8_" in name} - integer
-    assert all(name.endswith("_n1") for name in one_lane)
+    own = {name for name in names(layer) if "_i8_" in name} - integer
+    one_lane = {name for name in own if name.endswith("_n1")}
     assert not one_lane or values.group == 0
+    assert {name.split("_i8_")[0] for name in own - one_lane} == {"spmm_csr", "spmm_bitmask"}
     assert names(replace(layer, values=replace(values, integer=False))) == names(layer) - integer
 
 
@@ -133,7 +134,8 @@ def test_integer_kernels_take_patterns_of_sixteen(m, integer):
     assert isinstance(layer.structured, NM)
     assert (layer.structured.dtype, layer.structured.m) == ("int8", m)
     found = candidates(Group([layer]), float32_too=False, only=None, sizes=SIZES)
-    assert any(kernel.name.startswith("spmm_nm_i8_") for kernel in found) == integer
+    assert any(kernel.name.startswith("spmm_nm_i8_i32acc_") for kernel in found) == integer
+    assert any(kernel.name.startswith("spmm_nm_i8_") and "i32acc" not in kernel.name for kernel in found)
 
 
 def test_dense_is_chosen_where_sparsity_loses_and_the_reason_says_so():
