@@ -229,7 +229,7 @@ def test_scales_for_groups_of_columns_and_zero_points(name: str, scale_group: in
 
 
 def takes_scales(kernel: Kernel, group: int, symmetric: bool) -> bool:
-    """Integer kernels take no zero points, kernels of whole rows (`_n1`) one scale a row and no more; others anything."""
+    """Whether a kernel takes them: integer ones no zero points, those of whole rows (`_n1`) one scale a row alone."""
     if is_integer(kernel):
         return symmetric
     return not kernel.name.endswith("_n1") or (symmetric and group == 0)

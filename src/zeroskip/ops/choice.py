@@ -48,8 +48,9 @@ def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel
 
     Values are never narrowed: sparse kernels of the matrix's own dtype, and dense ones of either. Sparse float32 ones
     count only where there is none for `n` columns. One column of a quantised matrix is another exception: float32 ones
-    take it dequantised, and reading numbers may cost less there than decoding codes. Nor is x narrowed: integer kernels, which round it
-    to 8 bits, count only where `x_dtype` is int8. torch counts only where the program has imported it already.
+    take it dequantised, and reading numbers may cost less there than decoding codes. Nor is x narrowed: integer
+    kernels, which round it to 8 bits, count only where `x_dtype` is int8. torch counts only where the program has
+    imported it already.
     """
     usable = [kernel for kernel in registry if kernel.why_not() is None and kernel.rejects(a, n) is None]
     usable = [kernel for kernel in usable if x_dtype == "int8" or not rounds_x(kernel)]

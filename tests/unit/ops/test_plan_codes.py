@@ -40,8 +40,8 @@ def test_x_is_multiplied_as_it_is(form, dtype, group, n):
     assert not any(integer(item.kernel) for item in plan.measured)
     assert "8 bits" not in plan.reason
     assert_within_bound(plan(x), a, x)
-    # Codes have sparse kernels of their own, which are a quarter of the size and less; at one column float32 ones may be
-    # faster, and are compared.
+    # Codes have sparse kernels of their own, a quarter of the size and less; at one column float32 ones may be faster,
+    # and are compared.
     own = f"spmm_csr_{'i8' if dtype == 'int8' else 'i4'}_"
     assert any(item.kernel.startswith(own) and item.time_s for item in plan.measured)
     assert any(item.kernel.startswith("spmm_csr_f32") for item in plan.measured) == (n == 1)

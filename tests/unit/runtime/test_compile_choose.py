@@ -12,7 +12,9 @@ from zeroskip.runtime import choose as choosing
 from zeroskip.runtime import measure
 from zeroskip.runtime.layerplan import Choice, LayerPlan, group_name, lane_limits, plan_from_json, table
 from zeroskip.runtime.measure import Group, Layer, Timing, candidates, groups_of, structure_of
+from zeroskip.runtime.packing import native_kernels, pack
 from zeroskip.runtime.values import Values
+from zeroskip.testing import assert_within_bound
 
 SIZES = [1, 16, 256]
 
@@ -274,3 +276,15 @@ def test_what_others_read_is_not_walked_over_again(cold, walked, monkeypatch):
     lacking = {max(0, cold - 400 + own) // 4 * 4 for own in (100, 150)} - {0}
     assert set(log) == lacking
     assert walked <= lacking
+
+
+@pytest.mark.parametrize("n", [1, 9])
+@pytest.mark.parametrize("kernel", ["csr_i4", "bitmask_i4"])
+def test_packing_hands_over_zero_points(kernel, n):
+    rng = np.random.default_rng(3)
+    dense = np.where(rng.random((40, 96)) < 0.4, rng.standard_normal((40, 96)) + 0.5, 0).astype(np.float32)
+    a = quantize(Bitmask.from_dense(dense), "int4", group=32, symmetric=False)
+    x, out = rng.standard_normal((96, n)).astype(np.float32), np.full((40, n), np.nan, dtype=np.float32)
+    name = next(k.name for k in native_kernels() if k.name.startswith(f"spmm_{kernel}_"))
+    pack(name, a).run(x, out)
+    assert_within_bound(out, a, x)
