@@ -361,10 +361,9 @@ void run_one_lane(const CellMatrix& a, const Micro& micro, const float* x, float
 namespace {
 
 std::unique_ptr<Packed> pack_matrix(const Source& source, Format format, ValueType type, bool narrow) {
-  if (is_code(type)) {
-    const int64_t group = source.scale_group;
-    if (source.type != type || (group && (group < 32 || (group & (group - 1))))) return nullptr;
-  }
+  const int64_t scaled = source.scale_group;
+  if (is_code(type) && source.type != type) return nullptr;
+  if (is_code(type) && scaled && (scaled < 32 || scaled > 32768 || (scaled & (scaled - 1)))) return nullptr;  // see decode
   auto a = std::make_unique<CellMatrix>();
   a->narrow = narrow;
   a->rows = source.rows;

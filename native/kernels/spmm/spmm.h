@@ -22,7 +22,7 @@ struct CodesView {
   const int8_t* zeros;     // the same, or null
   int64_t stride;
   int64_t groups;          // that the cell meets, 8 at most
-  int before, shift;       // column c inside the block lies in group (c + before) >> shift, counted from the cell's first
+  int before, shift;  // column c inside the block lies in group (c + before) >> shift, counted from the cell's first; 16 bits
 };
 
 // Rows in order: the values of row r are starts[r] to starts[r + 1], and so are its columns, or masks[r][mask_bytes] has them.
