@@ -64,7 +64,7 @@ struct RowBlocks {
 static inline void store_values(uint8_t* values, ValueType type, int64_t at, const float* from, int64_t n) {
   uint16_t* half = reinterpret_cast<uint16_t*>(values) + at;
   switch (type) {
-    case ValueType::f32: memcpy(reinterpret_cast<float*>(values) + at, from, n * sizeof(float)); break;
+    case ValueType::f32: std::copy_n(from, n, reinterpret_cast<float*>(values) + at); break;
     case ValueType::bf16:
       for (int64_t i = 0; i < n; ++i) half[i] = float_to_bf16(from[i]);
       break;
