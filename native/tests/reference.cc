@@ -82,6 +82,28 @@ Matrix random_nm(int64_t rows, int64_t cols, int64_t n, int64_t m, uint64_t seed
   return out;
 }
 
+Matrix quantised(Matrix m, ValueType type, int64_t group, bool zeros, uint64_t seed) {
+  Random random(seed);
+  const int64_t groups = group ? (m.cols + group - 1) / group : 1, most = type == ValueType::i4 ? 7 : 127;
+  m.group = group;
+  m.codes.resize(m.rows * m.cols);
+  for (int64_t i = 0; i < m.rows * groups; ++i) {
+    m.scales.push_back(float_to_f16(0.001f + 0.01f * static_cast<float>(random.uniform())));
+    if (zeros) m.zeros.push_back(static_cast<int8_t>(random.below(2 * most + 1) - most));
+  }
+  for (int64_t i = 0; i < m.rows * m.cols; ++i) {
+    if (!m.stored[i]) continue;
+    int64_t code = random.below(2 * most + 1) - most;
+    if (random.below(4) == 0) code = random.below(2) ? most : -most;  // the ends, where sums are largest
+    if (type == ValueType::i4 && random.below(16) == 0) code = -8;
+    m.codes[i] = static_cast<int8_t>(code);
+    const int64_t at = i / m.cols * groups + (group ? i % m.cols / group : 0);
+    m.values[i] = static_cast<float>(code - (zeros ? m.zeros[at] : 0)) * f16_to_float(m.scales[at]);
+  }
+  m.what += ", scales for " + std::to_string(group) + " columns" + (zeros ? " and zero points" : "");
+  return m;
+}
+
 float rounded(float value, ValueType type) {
   if (type == ValueType::bf16) return bf16_to_float(float_to_bf16(value));
   if (type == ValueType::f16) return f16_to_float(float_to_f16(value));
@@ -121,7 +143,7 @@ template <class Push> void hold_slots(Held& held, const Matrix& m, bool ell, int
       for (int64_t i = begin; i < end; ++i) {
         const bool padding = slot >= cols[i].size();
         held.indices.push_back(padding ? -1 : static_cast<int32_t>(cols[i][slot]));
-        push(padding ? 0.0f : m.at(held.order[i], cols[i][slot]));
+        push(padding ? -1 : held.order[i] * m.cols + cols[i][slot]);
       }
     }
     held.indptr.push_back(static_cast<int64_t>(held.indices.size()));
@@ -146,14 +168,16 @@ void hold_four(Held& held, const Matrix& m, int64_t width) {
 
 Held hold(const Matrix& m, Format format, ValueType type, int64_t r, int64_t c) {
   Held held;
-  const auto push_value = [&](float v) {
+  const auto push_place = [&](int64_t place) {  // -1: padding
+    const float v = place < 0 ? 0.0f : m.values[place];
+    if (is_code(type)) held.codes.push_back(place < 0 ? int8_t{0} : m.codes[place]);
     if (type == ValueType::f32) held.f32.push_back(v);
     if (type == ValueType::bf16) held.f16.push_back(float_to_bf16(v));
     if (type == ValueType::f16) held.f16.push_back(float_to_f16(v));
   };
-  const auto push = [&](int64_t row, int64_t col) { push_value(m.at(row, col)); };
+  const auto push = [&](int64_t row, int64_t col) { push_place(row * m.cols + col); };
   const bool slots = format == Format::ell || format == Format::sell;
-  if (slots) hold_slots(held, m, format == Format::ell, format == Format::ell ? 1 : r, push_value);
+  if (slots) hold_slots(held, m, format == Format::ell, format == Format::ell ? 1 : r, push_place);
   if (format == Format::vnm) hold_four(held, m, c);
   const int64_t mask_bytes = (m.cols + 7) / 8;
   if (format == Format::bitmask) held.bits.assign(m.rows * mask_bytes, 0);
@@ -186,7 +210,12 @@ Held hold(const Matrix& m, Format format, ValueType type, int64_t r, int64_t c) 
   s.cols = m.cols;
   s.r = format == Format::ell ? static_cast<int64_t>(held.indices.size()) / m.rows : r;
   s.c = c;
-  s.data = type == ValueType::f32 ? static_cast<const void*>(held.f32.data()) : held.f16.data();
+  s.data = type == ValueType::f32 ? static_cast<const void*>(held.f32.data())
+           : is_code(type)        ? static_cast<const void*>(held.codes.data())
+                                  : held.f16.data();
+  s.scales = is_code(type) ? m.scales.data() : nullptr;
+  s.zeros = is_code(type) && !m.zeros.empty() ? m.zeros.data() : nullptr;
+  s.scale_group = m.group;
   s.indptr = held.indptr.data();
   s.indices = held.indices.data();
   s.bits = held.bits.data();
@@ -213,7 +242,7 @@ Reference reference(const Matrix& a, ValueType type, bool dense, const Inputs& i
     const double bias = in.bias.empty() ? 0.0 : in.bias[r];
     std::fill(sum.begin(), sum.end(), bias);
     std::fill(size.begin(), size.end(), fabs(bias));
-    int64_t entries = in.bias.empty() ? 0 : 1;
+    int64_t entries = (in.bias.empty() ? 0 : 1) + (a.codes.empty() ? 0 : 1);  // a scale may come behind the sum
     for (int64_t c = 0; c < a.cols; ++c) {
       if (!dense && !a.has(r, c)) continue;
       ++entries;

@@ -19,6 +19,10 @@ struct Matrix {
   std::vector<float> values;
   std::vector<uint8_t> stored;
   std::string what;
+  // Where values are codes times scales, exactly (`quantised`): the code of every place, and what codes mean.
+  std::vector<int8_t> codes{}, zeros{};
+  std::vector<uint16_t> scales{};
+  int64_t group = 0;
 
   float at(int64_t r, int64_t c) const { return values[r * cols + c]; }
   bool has(int64_t r, int64_t c) const { return stored[r * cols + c] != 0; }
@@ -29,6 +33,7 @@ struct Held {
   Source source{};
   std::vector<float> f32;
   std::vector<uint16_t> f16;
+  std::vector<int8_t> codes;
   std::vector<int64_t> indptr;
   std::vector<int32_t> indices, order;
   std::vector<uint8_t> bits, four;
@@ -38,8 +43,13 @@ Matrix random_matrix(int64_t rows, int64_t cols, double density, uint64_t seed);
 Matrix random_blocks(int64_t rows, int64_t cols, int64_t r, int64_t c, double density, uint64_t seed);
 Matrix random_nm(int64_t rows, int64_t cols, int64_t n, int64_t m, uint64_t seed);
 
+// The same places with codes of a type, one scale for `group` columns (0: a row) and maybe zero points. A dense kernel takes every
+// place: store all of them first.
+Matrix quantised(Matrix matrix, ValueType type, int64_t group, bool zeros, uint64_t seed);
+
 // The same entries in a format and a type; values are rounded to the type. `r`, `c`: the block, or n of m; for sell r is the
-// height of a slice, and rows are stored from the last to the first. vnm has blocks of one row here.
+// height of a slice, and rows are stored from the last to the first. vnm has blocks of one row here. Codes want a matrix that was
+// `quantised`, which the result points into.
 Held hold(const Matrix& matrix, Format format, ValueType type, int64_t r = 0, int64_t c = 0);
 
 float rounded(float value, ValueType type);

@@ -19,10 +19,13 @@ std::string label(const Kernel& kernel, const Matrix& matrix, const Held& held, 
          std::to_string(static_cast<int>(in.activation)) + ": ";
 }
 
-// What a kernel promises to pack: scalar ones, csr, bitmask and dense take every format, the others their own. Codes are for the
-// kernels of test_groups.cc.
+// What a kernel promises to pack: scalar ones, csr, bitmask and dense take every format, the others their own. Codes are for kernels
+// of their type; those for one lane have one scale a row.
 bool takes(const Kernel& kernel, const Source& source) {
   if (is_code(kernel.type) != is_code(source.type)) return false;
+  if (is_code(kernel.type) && kernel.type != source.type) return false;
+  const std::string name = kernel.name;
+  if (is_code(kernel.type) && name.ends_with("_n1") && (source.scale_group || source.zeros)) return false;
   if (kernel.isa == Isa::scalar) return true;
   if (kernel.format == Format::nm) return source.format == Format::nm;
   if (kernel.format == Format::bsr) return source.format == Format::bsr && source.r % 4 == 0;
@@ -40,10 +43,10 @@ const std::vector<Kernel>& all_kernels() {
 }
 
 // Every kernel that runs here and takes this matrix, packed. One that takes it and does not pack, or packs what it should
-// refuse, is a failure.
+// refuse, is a failure. Kernels of integer sums are the affair of test_groups.cc.
 template <class Body> void each_packed(const Held& held, const Matrix& matrix, Body&& body) {
   for (const Kernel& kernel : all_kernels()) {
-    if (!isa_usable(kernel.isa)) continue;
+    if (!isa_usable(kernel.isa) || (kernel.x == ValueType::i8 && is_code(held.source.type))) continue;
     const auto packed = packed_by(kernel, held);
     const bool right = (packed != nullptr) == takes(kernel, held.source);
     check(right, kernel.isa,
@@ -74,13 +77,31 @@ class References {
   const Matrix& matrix_;
   const Inputs& in_;
   Inputs rounded_;
-  std::unique_ptr<Reference> made_[3][2][2];
+  std::unique_ptr<Reference> made_[5][2][2];
 };
 
-// One matrix, some lanes, every kernel that takes it: from CSR unless said otherwise.
-void sweep(const Matrix& matrix, const std::vector<int64_t>& lane_counts, uint64_t seed, Format format = Format::csr,
-           int64_t r = 0, int64_t c = 0) {
-  const Held held = hold(matrix, format, ValueType::f32, r, c);
+// A matrix as it is handed to kernels.
+struct Form {
+  Matrix matrix;
+  Held held;
+  Form(Matrix m, Format format, ValueType type, int64_t r, int64_t c) : matrix(std::move(m)) {
+    held = hold(matrix, format, type, r, c);
+  }
+  Form(const Form&) = delete;  // what is held points into the matrix
+};
+
+constexpr int64_t kGroups[] = {0, 32, 64, 128};
+
+// Numbers, and codes of 8 and of 4 bits at the same places; whose scales and zero points the seed decides.
+template <class Body> void each_form(const Matrix& matrix, Format format, int64_t r, int64_t c, uint64_t seed, Body&& body) {
+  body(Form(matrix, format, ValueType::f32, r, c));
+  for (ValueType type : {ValueType::i8, ValueType::i4}) {
+    const uint64_t kind = seed + (type == ValueType::i4 ? 3 : 0);
+    body(Form(quantised(matrix, type, kGroups[kind % 4], kind / 4 % 2, seed), format, type, r, c));
+  }
+}
+
+void sweep_form(const Matrix& matrix, const Held& held, const std::vector<int64_t>& lane_counts, uint64_t seed) {
   for (int64_t lanes : lane_counts) {
     if (!sampled()) continue;
     Inputs in = random_inputs(matrix, lanes, seed + static_cast<uint64_t>(lanes));
@@ -101,6 +122,12 @@ void sweep(const Matrix& matrix, const std::vector<int64_t>& lane_counts, uint64
       }
     });
   }
+}
+
+// One matrix, some lanes, every kernel that takes it: from CSR unless said otherwise.
+void sweep(const Matrix& matrix, const std::vector<int64_t>& lane_counts, uint64_t seed, Format format = Format::csr,
+           int64_t r = 0, int64_t c = 0) {
+  each_form(matrix, format, r, c, seed, [&](const Form& form) { sweep_form(form.matrix, form.held, lane_counts, seed); });
 }
 
 const std::vector<int64_t> kLanes = {1, 2, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 100, 128, 130};
@@ -202,42 +229,45 @@ ZS_TEST(kernel_every_activation) {
 }
 
 ZS_TEST(kernel_nan_and_inf_stay_in_their_lane) {
-  const Matrix m = random_matrix(20, 30, 0.3, 17);
+  const Matrix sample = random_matrix(20, 30, 0.3, 17);
   for (float poison : {NAN, INFINITY}) {
-    Inputs in = random_inputs(m, 24, 17);
+    Inputs in = random_inputs(sample, 24, 17);
     in.x[4 * in.lanes + 5] = poison;
     in.x[29 * in.lanes + 23] = poison;
-    References references(m, in);
-    const Held held = hold(m, Format::csr, ValueType::f32);
-    each_packed(held, m, [&](const Kernel& kernel, const Packed& packed) {
-      const Result got = run(packed, in, Layout::panels);
-      Reference want = references.of(kernel, false);
-      // A dense kernel may or may not multiply the poison by the zeros of its matrix: there only the other lanes count.
-      for (int64_t r = 0; kernel.format == Format::dense && r < m.rows; ++r) {
-        for (int64_t t : {int64_t{5}, int64_t{23}}) want.value[r * in.lanes + t] = got.y[r * in.lanes + t];
-      }
-      const std::string wrong = difference(got, want);
-      check(wrong.empty(), kernel.isa, label(kernel, m, held, in, Layout::panels) + wrong);
+    each_form(sample, Format::csr, 0, 0, 17, [&](const Form& form) {
+      const Matrix& m = form.matrix;
+      References references(m, in);
+      each_packed(form.held, m, [&](const Kernel& kernel, const Packed& packed) {
+        const Result got = run(packed, in, Layout::panels);
+        Reference want = references.of(kernel, false);
+        // A dense kernel may or may not multiply the poison by the zeros of its matrix: there only the other lanes count.
+        for (int64_t r = 0; kernel.format == Format::dense && r < m.rows; ++r) {
+          for (int64_t t : {int64_t{5}, int64_t{23}}) want.value[r * in.lanes + t] = got.y[r * in.lanes + t];
+        }
+        const std::string wrong = difference(got, want);
+        check(wrong.empty(), kernel.isa, label(kernel, m, form.held, in, Layout::panels) + wrong);
+      });
     });
   }
 }
 
 ZS_TEST(kernel_threads_do_not_change_the_result) {
-  const Matrix m = random_matrix(150, 190, 0.3, 19);
-  const Held held = hold(m, Format::csr, ValueType::f32);
-  for (int64_t lanes : {1, 20, 130}) {
-    const Inputs in = random_inputs(m, lanes, 19);
-    each_packed(held, m, [&](const Kernel& kernel, const Packed& packed) {
-      Pool::get().resize(1);
-      const Result alone = run(packed, in, Layout::panels);
-      for (int threads : {2, 5}) {
-        Pool::get().resize(threads);
-        const Result together = run(packed, in, Layout::panels);
-        check(memcmp(alone.y.data(), together.y.data(), alone.y.size() * sizeof(float)) == 0, kernel.isa,
-              label(kernel, m, held, in, Layout::panels) + "changes with " + std::to_string(threads) + " threads");
-      }
-    });
-  }
+  const Matrix sample = random_matrix(150, 190, 0.3, 19);
+  each_form(sample, Format::csr, 0, 0, 19, [&](const Form& form) {
+    for (int64_t lanes : {1, 20, 130}) {
+      const Inputs in = random_inputs(sample, lanes, 19);
+      each_packed(form.held, form.matrix, [&](const Kernel& kernel, const Packed& packed) {
+        Pool::get().resize(1);
+        const Result alone = run(packed, in, Layout::panels);
+        for (int threads : {2, 5}) {
+          Pool::get().resize(threads);
+          const Result together = run(packed, in, Layout::panels);
+          check(memcmp(alone.y.data(), together.y.data(), alone.y.size() * sizeof(float)) == 0, kernel.isa,
+                label(kernel, form.matrix, form.held, in, Layout::panels) + "changes with " + std::to_string(threads) + " threads");
+        }
+      });
+    }
+  });
   Pool::get().resize(0);
 }
 
@@ -263,17 +293,19 @@ ZS_TEST(packing_from_every_format_and_type) {
     pairs.push_back({random_nm(33, 96, n, m, 59), Format::vnm, n, m});
   }
   for (const Pair& pair : pairs) {
-    for (ValueType type : {ValueType::f32, ValueType::bf16, ValueType::f16}) {
-      const Held held = hold(pair.matrix, pair.format, type, pair.r, pair.c);
-      Matrix seen = pair.matrix;  // what the source holds: rounded once to its type, once more to the kernel's
+    for (ValueType type : {ValueType::f32, ValueType::bf16, ValueType::f16, ValueType::i8, ValueType::i4}) {
+      // What the source holds: rounded once to its type, once more to the kernel's.
+      Matrix seen = is_code(type) ? quantised(pair.matrix, type, 32, pair.format != Format::dense, 61) : pair.matrix;
       for (float& v : seen.values) v = rounded(v, type);
+      const Held held = hold(seen, pair.format, type, pair.r, pair.c);
       for (int64_t lanes : {1, 24}) {
         if (!sampled()) continue;
         const Inputs in = random_inputs(seen, lanes, 37);
         References references(seen, in);
-        each_packed(held, pair.matrix, [&](const Kernel& kernel, const Packed& packed) {
-          const std::string wrong = difference(run(packed, in, Layout::panels), references.of(kernel));
-          check(wrong.empty(), kernel.isa, label(kernel, pair.matrix, held, in, Layout::panels) + wrong);
+        each_packed(held, seen, [&](const Kernel& kernel, const Packed& packed) {
+          const std::string wrong =
+              difference(run(packed, in, Layout::panels), references.of(kernel));
+          check(wrong.empty(), kernel.isa, label(kernel, seen, held, in, Layout::panels) + wrong);
         });
       }
     }
@@ -309,13 +341,46 @@ ZS_TEST(packing_keeps_every_16_bit_value) {
   }
 }
 
+ZS_TEST(codes_mean_what_they_mean_to_the_bit) {
+  // Lane c picks column c. Every group of a row of 300 has its own scale and zero point, and blocks end inside of groups.
+  for (ValueType type : {ValueType::i8, ValueType::i4}) {
+    for (int64_t group : kGroups) {
+      for (bool zeros : {false, true}) {
+        const Form form(quantised(random_matrix(40, 300, 0.5, 71), type, group, zeros, 71), Format::csr, type, 0, 0);
+        Inputs in;
+        in.lanes = 300;
+        in.x.assign(300 * 300, 0);
+        for (int64_t c = 0; c < 300; ++c) in.x[c * 300 + c] = 1;
+        each_packed(form.held, form.matrix, [&](const Kernel& kernel, const Packed& packed) {
+          const Result got = run(packed, in, false);
+          int64_t wrong = 0;
+          for (int64_t i = 0; i < 40 * 300; ++i) wrong += got.y[i] != form.matrix.values[i];
+          check(wrong == 0, kernel.isa, label(kernel, form.matrix, form.held, in, false) + std::to_string(wrong) + " changed");
+        });
+      }
+    }
+  }
+}
+
+ZS_TEST(codes_with_scales_that_cells_do_not_take) {
+  const Matrix m = quantised(random_matrix(9, 200, 0.5, 73), ValueType::i8, 96, false, 73);
+  const Held held = hold(m, Format::csr, ValueType::i8);
+  for (const Kernel& kernel : kernels()) {
+    if (!isa_usable(kernel.isa) || kernel.type != ValueType::i8 || kernel.x == ValueType::i8 || kernel.isa == Isa::scalar) continue;
+    check(packed_by(kernel, held) == nullptr, kernel.isa, std::string(kernel.name) + " takes a scale for 96 columns");
+  }
+}
+
 ZS_TEST(packing_counts_its_bytes) {
-  const Matrix m = random_matrix(64, 128, 0.5, 41);
-  const Held held = hold(m, Format::csr, ValueType::f32);
-  const int64_t nnz = held.indptr.back();
-  each_packed(held, m, [&](const Kernel& kernel, const Packed& packed) {
-    const int64_t values = (kernel.format == Format::dense ? m.rows * m.cols : nnz) * value_bytes(kernel.type);
-    check(packed.bytes() >= values, kernel.isa, std::string(kernel.name) + " counts fewer bytes than its values have");
+  each_form(random_matrix(64, 128, 0.5, 41), Format::csr, 0, 0, 41, [&](const Form& form) {
+    const Matrix& m = form.matrix;
+    const int64_t nnz = form.held.indptr.back();
+    each_packed(form.held, m, [&](const Kernel& kernel, const Packed& packed) {
+      const int64_t values = stored_bytes(kernel.type, kernel.format == Format::dense ? m.rows * m.cols : nnz);
+      const int64_t scales = static_cast<int64_t>(2 * m.scales.size() + m.zeros.size());
+      check(packed.bytes() >= values + scales, kernel.isa,
+            std::string(kernel.name) + " counts fewer bytes than its values have");
+    });
   });
 }
 

@@ -215,26 +215,42 @@ def test_prepares_from_every_format_or_says_why_not(name: str, source: str) -> N
     assert_close(out, bound(a if a.scales else a.astype(kernel.dtype), x, **sums(rounding_of(kernel))))
 
 
-@pytest.mark.parametrize("scale_group", [32, 64, 128])
-@pytest.mark.parametrize("name", [name for name in USABLE if is_integer(KERNELS[name])])
-def test_scales_for_groups_of_columns(name: str, scale_group: int) -> None:
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("scale_group", [0, 32, 64, 128])
+@pytest.mark.parametrize("name", [name for name in USABLE if KERNELS[name].dtype in INTEGERS])
+def test_scales_for_groups_of_columns_and_zero_points(name: str, scale_group: int, symmetric: bool) -> None:
     kernel = KERNELS[name]
-    a = CASES_BY_NAME["65x257"].matrix(storage(kernel), kernel.dtype, group=scale_group)
-    x = random_dense((a.shape[1], 9), 0.0, seed=5)
-    out = np.full((a.shape[0], 9), np.nan, dtype=np.float32)
-    kernel.prepare(a).run(x, out)
-    assert_close(out, bound(a, x, **sums(rounding_of(kernel))))
+    for case in ("65x257", "long rows"):  # groups that a block of columns cuts, many groups
+        a = CASES_BY_NAME[case].matrix(storage(kernel), kernel.dtype, group=scale_group, symmetric=symmetric)
+        reason = kernel.rejects(a, 9)
+        assert (reason is None) == takes_scales(kernel, scale_group, symmetric)
+        if reason is not None:
+            continue
+        prepared = kernel.prepare(a)
+        for n in (1, 9, 70):
+            x = random_dense((a.shape[1], n), 0.0, seed=5)
+            out = np.full((a.shape[0], n), np.nan, dtype=np.float32)
+            prepared.run(x, out)
+            assert_close(out, bound(a, x, **sums(rounding_of(kernel))))
+
+
+def takes_scales(kernel: Kernel, group: int, symmetric: bool) -> bool:
+    """Whether a kernel takes them: integer ones no zero points, those of whole rows (`_n1`) one scale a row alone."""
+    if is_integer(kernel):
+        return symmetric
+    return not kernel.name.endswith("_n1") or (symmetric and group == 0)
 
 
 @pytest.mark.parametrize("name", [name for name in USABLE if KERNELS[name].dtype in INTEGERS])
 def test_refuses_values_that_are_no_codes_and_scales_that_it_does_not_take(name: str) -> None:
     kernel = KERNELS[name]
-    refused = [
-        CASES_BY_NAME["33x97"].matrix(storage(kernel)),
-        CASES_BY_NAME["33x97"].matrix(storage(kernel), kernel.dtype, symmetric=False),
-    ]
-    if not is_integer(kernel):
-        refused.append(CASES_BY_NAME["33x97"].matrix(storage(kernel), kernel.dtype, group=32))
+    other = {"int8": "int4", "int4": "int8"}[kernel.dtype]
+    refused = [CASES_BY_NAME["33x97"].matrix(storage(kernel), dtype) for dtype in ("float32", other)]
+    for group, symmetric in ((0, False), (32, True)):
+        if not takes_scales(kernel, group, symmetric):
+            refused.append(
+                CASES_BY_NAME["33x97"].matrix(storage(kernel), kernel.dtype, group=group, symmetric=symmetric)
+            )
     for a in refused:
         reason = kernel.rejects(a, 8)
         assert reason is not None

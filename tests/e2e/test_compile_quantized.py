@@ -89,7 +89,7 @@ def prefer(monkeypatch, *wanted):
     ("dtype", "group", "n", "m"), [("int8", 0, 8, 16), ("int8", 128, 4, 8), ("int4", 32, 2, 4), ("int4", 64, 5, 16)]
 )
 def test_patterns_run_as_codes_with_x_rounded(tmp_path, monkeypatch, dtype, group, n, m):
-    prefer(monkeypatch, "spmm_nm_i")
+    prefer(monkeypatch, "spmm_nm_i8_i32acc", "spmm_nm_i4_i32acc")
     sizes = {"hidden_size": 64, "intermediate_size": 128}
     fast = zeroskip.compile(
         patterned(small.bert(**sizes), n, m), tokenizer=small.word_tokenizer(), values=dtype, group=group, **OPTIONS
@@ -126,6 +126,25 @@ def test_with_float32_activations_only_the_weights_are_rounded(tmp_path, dtype, 
     torch.testing.assert_close(fast(IDS)[0], expected(rounded(model, dtype, group)), rtol=1e-4, atol=1e-5)
     fast.save(tmp_path / "m")
     torch.testing.assert_close(zeroskip.load(tmp_path / "m")(IDS)[0], fast(IDS)[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("form", ["csr", "bitmask", "nm"])
+@pytest.mark.parametrize(("dtype", "group"), [("int8", 0), ("int8", 64), ("int4", 32)])
+def test_every_pattern_runs_as_codes_with_x_as_it_is(tmp_path, monkeypatch, form, dtype, group):
+    wanted = f"spmm_{form}_{dtype.replace('nt', '')}_"
+    prefer(monkeypatch, wanted)
+    sizes = {"hidden_size": 64, "intermediate_size": 128}
+    model = patterned(small.bert(**sizes)) if form == "nm" else small.bert(**sizes)
+    exact = expected(rounded(patterned(small.bert(**sizes)) if form == "nm" else small.bert(**sizes), dtype, group))
+    fast = zeroskip.compile(model, values=dtype, group=group, activations="float32", **OPTIONS)
+    assert {name for layer in fast.plan for name in layer.kernels if not name.startswith(wanted)} == set()
+    assert not any("_i32acc_" in name for layer in fast.plan for name in layer.kernels)
+    assert "dequantised" not in fast.report()
+    torch.testing.assert_close(fast(IDS)[0], exact, rtol=1e-4, atol=1e-5)
+    fast.save(tmp_path / "m")
+    again = zeroskip.load(tmp_path / "m")
+    assert again.notes == ()
+    torch.testing.assert_close(again(IDS)[0], fast(IDS)[0], rtol=0, atol=0)
 
 
 @ONE_LANE
@@ -222,14 +241,15 @@ def test_kernels_that_do_not_take_the_stored_codes_are_refused(tmp_path, monkeyp
     fast.save(tmp_path / "m")
     path = tmp_path / "m" / "zeroskip.json"
     own = fast.plan[0].choices[0].kernel
-    for other in ("spmm_nm_i4_i32acc_", "spmm_csr_i8_"):
-        names = [name for name in HERE if name.startswith(other)]
-        for name in names:
-            damaged = path.read_text().replace(f'"kernel": "{own}"', f'"kernel": "{name}"')
-            (tmp_path / "m" / "zeroskip.json").write_text(damaged)
-            with pytest.raises(DamagedFile, match="cannot be packed"):
-                zeroskip.load(tmp_path / "m")
-            path.write_text(damaged.replace(f'"kernel": "{name}"', f'"kernel": "{own}"'))
+    rows = {name for name in HERE if name.startswith("spmm_csr_i8_") and name.endswith("_n1")}
+    names = {name for name in HERE if name.startswith(("spmm_nm_i4_", "spmm_csr_i4_"))} | rows
+    assert names
+    for name in names:
+        damaged = path.read_text().replace(f'"kernel": "{own}"', f'"kernel": "{name}"')
+        (tmp_path / "m" / "zeroskip.json").write_text(damaged)
+        with pytest.raises(DamagedFile, match="cannot be packed"):
+            zeroskip.load(tmp_path / "m")
+        path.write_text(damaged.replace(f'"kernel": "{name}"', f'"kernel": "{own}"'))
 
 
 def test_a_model_of_no_family_swaps_its_layers_for_codes(monkeypatch):

@@ -14,8 +14,12 @@ enum class ValueType : uint8_t { f32 = 0, bf16 = 1, f16 = 2, i8 = 3, i4 = 4 };
 enum class Format : uint8_t { csr = 0, bitmask = 1, dense = 2, bsr = 3, nm = 4, ell = 5, sell = 6, vnm = 7, csc = 8, dia = 9 };
 enum class Activation : uint8_t { none = 0, relu = 1, gelu = 2, gelu_tanh = 3, silu = 4, tanh = 5 };
 
-static inline bool is_code(ValueType type) { return type == ValueType::i8 || type == ValueType::i4; }
+static constexpr bool is_code(ValueType type) { return type == ValueType::i8 || type == ValueType::i4; }
 static inline int64_t value_bytes(ValueType type) { return type == ValueType::f32 ? 4 : is_code(type) ? 1 : 2; }
+// Bytes of n values that follow each other in a packed matrix, where a byte holds two codes of 4 bits, the first in its low half.
+static inline int64_t stored_bytes(ValueType type, int64_t n) {
+  return type == ValueType::i4 ? (n + 1) / 2 : n * value_bytes(type);
+}
 
 // What happens to a finished row of Y = A X: y = act(y + bias[row]) + residual. Null pointers leave a term out.
 struct Epilogue {

@@ -69,11 +69,12 @@ struct RowBlocks {
   int64_t end(int64_t block) const { return std::min(rows, (block + 1) * size); }
 };
 
-// n values, rounded to `type`, into `values` from entry `at` on.
+// n values, rounded to `type`, into `values` from entry `at` on. Codes are given as float32; those of 4 bits are added to bytes that
+// are zero.
 static inline void store_values(uint8_t* values, ValueType type, int64_t at, const float* from, int64_t n) {
   uint16_t* half = reinterpret_cast<uint16_t*>(values) + at;
   switch (type) {
-    case ValueType::f32: memcpy(reinterpret_cast<float*>(values) + at, from, n * sizeof(float)); break;
+    case ValueType::f32: std::copy_n(from, n, reinterpret_cast<float*>(values) + at); break;
     case ValueType::bf16:
       for (int64_t i = 0; i < n; ++i) half[i] = float_to_bf16(from[i]);
       break;
@@ -81,9 +82,38 @@ static inline void store_values(uint8_t* values, ValueType type, int64_t at, con
       for (int64_t i = 0; i < n; ++i) half[i] = float_to_f16(from[i]);
       break;
     case ValueType::i8:
-    case ValueType::i4: break;
+      for (int64_t i = 0; i < n; ++i) values[at + i] = static_cast<uint8_t>(static_cast<int>(from[i]));
+      break;
+    case ValueType::i4:
+      for (int64_t i = 0; i < n; ++i) {
+        uint8_t& byte = values[(at + i) / 2];
+        byte = static_cast<uint8_t>(byte | (static_cast<int>(from[i]) & 15) << (at + i) % 2 * 4);
+      }
+      break;
   }
 }
+
+// What the codes of a packed matrix mean: value = (code - zero) * scale, in float32 and exact.
+struct CodeScales {
+  int64_t group = 0, groups = 0;  // columns that share a scale, 0 for all; scales of a row
+  Buffer scales;                  // float16, [row][groups]
+  Buffer zeros;                   // int8, the same; empty where there are none
+
+  CodeScales() = default;
+  explicit CodeScales(const Source& s) : group(s.scale_group), groups(group ? (s.cols + group - 1) / group : 1) {
+    scales = Buffer(2 * s.rows * groups);
+    memcpy(scales.data(), s.scales, scales.bytes());
+    zeros = Buffer(s.zeros ? s.rows * groups : 0);
+    if (s.zeros) memcpy(zeros.data(), s.zeros, zeros.bytes());
+  }
+  int64_t bytes() const { return scales.bytes() + zeros.bytes(); }
+  const uint16_t* scale(int64_t row, int64_t index) const {
+    return reinterpret_cast<const uint16_t*>(scales.data()) + row * groups + index;
+  }
+  const int8_t* zero(int64_t row, int64_t index) const {  // null where there are none
+    return zeros.bytes() ? reinterpret_cast<const int8_t*>(zeros.data()) + row * groups + index : nullptr;
+  }
+};
 
 // Where a block of rows of one panel of Y lies, and the residual beside it.
 struct YTile {

@@ -7,7 +7,8 @@
 //   bitmask  one bit a column and the values; for panels the bits are expanded to indices, once for several panels of X
 //   nm       four bits a position in the group (M <= 16; a byte above) and the values
 //
-// Values of 16 bits are widened to float32 the same way. Directory: 2 bytes a row and cell for its place, 2 for its count
+// Values of 16 bits are widened to float32 the same way, and codes of 8 and 4 bits decoded (codes.inl); those of 4 bits lie two a
+// byte, each cell from a byte of its own on. Directory: 2 bytes a row and cell for its place, 2 for its count
 // (bitmask: 1 and 0).
 #include <atomic>
 #include <numeric>
@@ -21,7 +22,7 @@ namespace {
 
 struct Cell {
   int64_t value_at;  // first entry, counted in values
-  int64_t code_at;   // first byte in codes
+  int64_t code_at;  // first byte in codes
 };
 
 constexpr int64_t kTileRows = 512;  // of Y: above that a task reads more of Y from L2 than it saves in copies of X
@@ -33,15 +34,16 @@ struct CellMatrix : Packed {
   int64_t n = 0, m = 0;  // N:M
   int64_t col_block = 0, col_blocks = 0;
   RowBlocks blocks;
-  std::vector<Cell> cells;         // [row block][column block]
-  std::vector<uint8_t> row_ids8;   // bitmask: [row block][column block][row]
-  std::vector<uint16_t> row_ids;   // csr, nm
+  std::vector<Cell> cells;  // [row block][column block], and the end
+  std::vector<uint8_t> row_ids8;  // bitmask: [row block][column block][row]
+  std::vector<uint16_t> row_ids;  // csr, nm
   std::vector<uint16_t> counts;
   Buffer codes, values;
+  CodeScales scales;  // i8, i4
 
   int64_t bytes() const override {
     return static_cast<int64_t>(cells.size() * sizeof(Cell) + row_ids8.size() + 2 * (row_ids.size() + counts.size())) +
-           codes.bytes() + values.bytes();
+           codes.bytes() + values.bytes() + scales.bytes();
   }
   int64_t columns(int64_t kb) const { return std::min(cols, (kb + 1) * col_block) - kb * col_block; }
   // Directory entries before a cell: rows of earlier blocks count once a column block.
@@ -59,13 +61,13 @@ struct CellMatrix : Packed {
 
 // Columns of a block, from the share of entries: at most what L1 holds of X at 64 lanes, less where rows are full (X shares
 // L1 with the entries), more where they are nearly empty (a row's pass over Y must be worth it). See micro.inl.
-int64_t column_block(double density, int64_t multiple) {
+int64_t column_block(double density, int64_t multiple, int64_t most) {
   const int64_t l1_rows = std::clamp<int64_t>(cpu().l1d_bytes / (kPanel * 4), 64, 192);
   const int64_t wanted = density > 0.3    ? l1_rows * 3 / 4
                          : density > 0.15 ? l1_rows
                          : density > 0.07 ? l1_rows * 5 / 4
                                           : 2 * l1_rows;
-  const int64_t block = std::min<int64_t>(wanted, 256) / multiple * multiple;
+  const int64_t block = std::min(wanted, most) / multiple * multiple;
   return block > 0 ? block : multiple;
 }
 
@@ -84,8 +86,16 @@ int64_t row_block(double density, int64_t cols, int64_t most, double repaid, int
 void plan_blocks(CellMatrix& a, const Source& source, int64_t entries) {
   const double total = static_cast<double>(source.rows) * static_cast<double>(source.cols);
   const double density = total > 0 ? static_cast<double>(entries) / total : 0;
-  const int64_t multiple = a.format == Format::bitmask ? 16 : a.format == Format::nm ? a.m : 1;
-  a.col_block = a.narrow ? narrow_block() : column_block(density, multiple);
+  int64_t multiple = a.format == Format::bitmask ? 16 : a.format == Format::nm ? a.m : 1, widest = 256;
+  if (a.scales.group) {  // eight groups a cell at most, wherever the first of them begins
+    const int64_t both = std::lcm(a.nibbles() ? multiple : 1, int64_t{32});
+    if (both <= widest) {
+      multiple = both;
+    } else {
+      widest = 224;
+    }
+  }
+  a.col_block = a.narrow ? narrow_block() : column_block(density, multiple, widest);
   a.col_blocks = (source.cols + a.col_block - 1) / a.col_block;
   const int64_t most = a.format == Format::bitmask ? 256 : 1024;
   a.blocks = RowBlocks(source.rows, row_block(density, a.col_block, most, a.narrow ? 32768 : 6144, source.rows), 1);
@@ -143,6 +153,7 @@ std::vector<Place> lay_out(CellMatrix& a, const std::vector<uint16_t>& count) {
   std::vector<int32_t> order;
   for (int64_t rb = 0; rb < a.blocks.count; ++rb) {
     for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
+      if (a.type == ValueType::i4) at.value_at += at.value_at % 2;  // two threads must not write to one byte
       a.cells.push_back({at.value_at, at.code_at});
       sort_rows(a, count, rb, kb, order);
       int64_t slot = a.directory(rb, kb);
@@ -160,7 +171,8 @@ std::vector<Place> lay_out(CellMatrix& a, const std::vector<uint16_t>& count) {
       }
     }
   }
-  a.values = Buffer(at.value_at * value_bytes(a.type));
+  a.cells.push_back({at.value_at, at.code_at});
+  a.values = Buffer(stored_bytes(a.type, at.value_at));
   a.codes = Buffer(at.code_at);
   return place;
 }
@@ -189,8 +201,9 @@ void store_codes(const CellMatrix& a, uint8_t* code, const int32_t* cols, int32_
 
 void fill(CellMatrix& a, const Source& source, const RowReader& reader, const std::vector<Place>& place) {
   const int64_t size = value_bytes(a.type);
-  const bool as_it_is = source.type == a.type && reader.contiguous();
+  const bool as_it_is = source.type == a.type && reader.contiguous() && a.type != ValueType::i4;
   memset(a.codes.data(), 0, a.codes.bytes());
+  if (a.type == ValueType::i4) memset(a.values.data(), 0, a.values.bytes());
   Pool::get().parallel(a.blocks.count, [&](int64_t rb, int) {
     std::vector<int32_t> cols;
     std::vector<float> values;
@@ -212,12 +225,21 @@ void fill(CellMatrix& a, const Source& source, const RowReader& reader, const st
   });
 }
 
+// The codes of a cell, one a byte: those of 4 bits are unpacked into `room`.
+const int8_t* unpacked(const CellMatrix& a, const Micro& micro, const Cell* cell, int8_t* room) {
+  const uint8_t* codes = a.values.data() + stored_bytes(a.type, cell->value_at);
+  if (a.type == ValueType::i8) return reinterpret_cast<const int8_t*>(codes);
+  micro.unpack_nibbles(codes, cell[1].value_at - cell->value_at, room);
+  return room;
+}
+
 // Scratch for one expanded cell.
 struct Expanded {
   uint16_t* row_ids = nullptr;
   uint16_t* counts = nullptr;
   uint8_t* indices = nullptr;
   float* values = nullptr;
+  int8_t* unpacked = nullptr;
   uint8_t group_base[256 + 16];
 
   Expanded(const CellMatrix& a, float* room) {
@@ -229,6 +251,7 @@ struct Expanded {
     row_ids = reinterpret_cast<uint16_t*>(at);
     counts = row_ids + rows;
     indices = at + rows * 4;
+    unpacked = reinterpret_cast<int8_t*>(indices + most + 64);
     for (int64_t i = 0; i < static_cast<int64_t>(sizeof group_base); ++i) {
       group_base[i] = a.n ? static_cast<uint8_t>(std::min<int64_t>(i / a.n * a.m, 255)) : 0;
     }
@@ -236,9 +259,23 @@ struct Expanded {
   static int64_t floats(const CellMatrix& a) {
     if (!a.expands()) return 0;
     const int64_t rows = (a.blocks.size + 31) / 32 * 32;
-    return (rows * a.col_block * 5 + rows * 4 + 256 + 63) / 64 * 16;
+    return (rows * a.col_block * (a.type == ValueType::i4 ? 6 : 5) + rows * 4 + 256 + 63) / 64 * 16;
   }
 };
+
+CodesView view_codes(const CellMatrix& a, const int8_t* codes, int64_t rb, int64_t kb) {
+  const CodeScales& s = a.scales;
+  const int64_t row = a.blocks.begin(rb), column = kb * a.col_block;
+  if (!s.group) return {codes, s.scale(row, 0), s.zero(row, 0), s.groups, 1, 0, 31};
+  const int64_t first = column / s.group, groups = (column + a.columns(kb) - 1) / s.group - first + 1;
+  return {codes,
+          s.scale(row, first),
+          s.zero(row, first),
+          s.groups,
+          groups,
+          static_cast<int>(column % s.group),
+          __builtin_ctzll(static_cast<uint64_t>(s.group))};
+}
 
 CellView view_cell(const CellMatrix& a, const Micro& micro, int64_t rb, int64_t kb, Expanded& room) {
   const Cell& cell = a.cells[rb * a.col_blocks + kb];
@@ -270,12 +307,17 @@ CellView view_cell(const CellMatrix& a, const Micro& micro, int64_t rb, int64_t 
       }
       view.indices = room.indices;
     }
-    if (a.type != ValueType::f32) entries = std::accumulate(view.counts, view.counts + rows, int64_t{0});
+    if (a.type != ValueType::f32 && !is_code(a.type)) entries = std::accumulate(view.counts, view.counts + rows, int64_t{0});
   }
+  const uint8_t* values = a.values.data() + stored_bytes(a.type, cell.value_at);
   if (a.type == ValueType::f32) {
-    view.values = reinterpret_cast<const float*>(a.values.data()) + cell.value_at;
+    view.values = reinterpret_cast<const float*>(values);
   } else {
-    micro.widen(a.values.data() + 2 * cell.value_at, a.type, entries, room.values);
+    if (is_code(a.type)) {
+      micro.decode(view, view_codes(a, unpacked(a, micro, &cell, room.unpacked), rb, kb), room.values);
+    } else {
+      micro.widen(values, a.type, entries, room.values);
+    }
     view.values = room.values;
   }
   return view;
@@ -287,12 +329,20 @@ void run_one_lane(const CellMatrix& a, const Micro& micro, const float* x, float
   pool.parallel(a.blocks.count, [&](int64_t rb, int worker) {
     const int64_t begin = a.blocks.begin(rb), rows = a.blocks.end(rb) - begin;
     if (a.format == Format::bitmask) {
-      float* sums = pool.scratch(worker, rows * kSumLanes * sizeof(float));
+      const int64_t four = a.type == ValueType::i4 ? rows * a.col_block + 64 : 0;
+      float* sums = pool.scratch(worker, rows * kSumLanes * sizeof(float) + four);
+      int8_t* room = reinterpret_cast<int8_t*>(sums + rows * kSumLanes);
       memset(sums, 0, rows * kSumLanes * sizeof(float));
       for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
         const Cell& cell = a.cells[rb * a.col_blocks + kb];
-        micro.bits_one(rows, &a.row_ids8[a.directory(rb, kb)], a.codes.data() + cell.code_at, (a.columns(kb) + 7) / 8,
-                       a.values.data() + cell.value_at * value_bytes(a.type), a.type, lane + kb * a.col_block, sums);
+        const void* values = a.values.data() + stored_bytes(a.type, cell.value_at);
+        CodesView codes{};
+        if (is_code(a.type)) {
+          codes = view_codes(a, unpacked(a, micro, &cell, room), rb, kb);
+          values = codes.codes;
+        }
+        micro.bits_one(rows, &a.row_ids8[a.directory(rb, kb)], a.codes.data() + cell.code_at, (a.columns(kb) + 7) / 8, values,
+                       is_code(a.type) ? ValueType::i8 : a.type, &codes, lane + kb * a.col_block, sums);
       }
       micro.sum_lanes(sums, rows, y + begin);
     } else {
@@ -325,7 +375,7 @@ struct Cost {
   int64_t panels, work, copied, moved;  // work: of one panel; copied, moved: one row of X
 
   Cost(const CellMatrix& a, int64_t lanes) {
-    const int64_t width = std::min(kPanel, padded_lanes(lanes)), entries = a.values.bytes() / value_bytes(a.type);
+    const int64_t width = std::min(kPanel, padded_lanes(lanes)), entries = a.cells.back().value_at;
     panels = panel_count(lanes);
     work = entries * (2 + width / 8) + a.rows * a.col_blocks * (width / 4);
     copied = 6 + width;
@@ -379,6 +429,9 @@ void add_residual(const YTile& tile, int64_t begin, int64_t end, int64_t lanes, 
 namespace {
 
 std::unique_ptr<Packed> pack_matrix(const Source& source, Format format, ValueType type, bool narrow) {
+  const int64_t scaled = source.scale_group;
+  if (is_code(type) && source.type != type) return nullptr;
+  if (is_code(type) && scaled && (scaled < 32 || scaled > 32768 || (scaled & (scaled - 1)))) return nullptr;  // see decode
   auto a = std::make_unique<CellMatrix>();
   a->narrow = narrow;
   a->rows = source.rows;
@@ -390,6 +443,7 @@ std::unique_ptr<Packed> pack_matrix(const Source& source, Format format, ValueTy
     a->n = source.r;
     a->m = source.c;
   }
+  if (is_code(type)) a->scales = CodeScales(source);
   const RowReader reader(source);
   int64_t entries = 0;
   for (int64_t r = 0; r < source.rows; ++r) entries += reader.count(r);

@@ -84,10 +84,8 @@ struct Lanes {
     const __m128i before = _mm_load_si128(reinterpret_cast<const __m128i*>(kPlaces.before[mask & 255]));
     return _mm_add_epi8(before, _mm_load_si128(reinterpret_cast<const __m128i*>(kPlaces.behind[mask >> 8])));
   }
-  // The codes of the 32 columns of a mask, zero where it has none; moves `at` to the next ones.
-  static Bytes spread8(const uint8_t*& at, uint32_t mask) {
-    const uint8_t* low = at;
-    at += __builtin_popcount(mask);
+  // The codes of the 32 columns of a mask, zero where it has none.
+  static Bytes spread8(const uint8_t* low, uint32_t mask) {
 #if defined(__AVX512VBMI2__)
     return _mm256_maskz_expand_epi8(mask, load(low));
 #else
@@ -98,11 +96,10 @@ struct Lanes {
     return _mm256_set_m128i(half(high, mask >> 16), half(low, mask & 0xffff));
 #endif
   }
-  static Bytes spread4(const uint8_t*& at, uint32_t mask) {
+  static Bytes spread4(const uint8_t* at, uint32_t mask) {
     const auto eight = [](const uint8_t* p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)); };
     const uint8_t* high = at + (__builtin_popcount(mask & 0xffff) + 1) / 2;
     const Bytes codes = signed4(halves(_mm_unpacklo_epi64(eight(at), eight(high))));
-    at = high + (__builtin_popcount(mask >> 16) + 1) / 2;
     return _mm256_shuffle_epi8(codes, _mm256_set_m128i(places(mask >> 16), places(mask & 0xffff)));
   }
   static int32_t total(Sums sum) {
@@ -141,24 +138,21 @@ struct Lanes {
   static uint8x16_t places(unsigned mask) {
     return vaddq_u8(vld1q_u8(kPlaces.before[mask & 255]), vld1q_u8(kPlaces.behind[mask >> 8]));
   }
-  static Bytes spread8(const uint8_t*& at, uint32_t mask) {
+  static Bytes spread8(const uint8_t* low, uint32_t mask) {
     const auto half = [](const uint8_t* p, unsigned bits) {
       return vqtbl1q_s8(vreinterpretq_s8_u8(vld1q_u8(p)), places(bits));
     };
-    const uint8_t* low = at;
     const uint8_t* high = low + __builtin_popcount(mask & 0xffff);
-    at += __builtin_popcount(mask);
     return {{half(low, mask & 0xffff), half(high, mask >> 16)}};
   }
-  static Bytes spread4(const uint8_t*& at, uint32_t mask) {
-    const auto half = [](const uint8_t*& p, unsigned bits) {
+  static Bytes spread4(const uint8_t* low, uint32_t mask) {
+    const auto half = [](const uint8_t* p, unsigned bits) {
       const uint8x8_t eight = vld1_u8(p);
       const uint8x8x2_t both = vzip_u8(vand_u8(eight, vdup_n_u8(15)), vshr_n_u8(eight, 4));
-      p += (__builtin_popcount(bits) + 1) / 2;
       return vqtbl1q_s8(signed4(vreinterpretq_s8_u8(vcombine_u8(both.val[0], both.val[1]))), places(bits));
     };
-    const int8x16_t low = half(at, mask & 0xffff);
-    return {{low, half(at, mask >> 16)}};
+    const uint8_t* high = low + (__builtin_popcount(mask & 0xffff) + 1) / 2;
+    return {{half(low, mask & 0xffff), half(high, mask >> 16)}};
   }
   static int32_t total(Sums sum) { return vaddvq_s32(sum); }
   static Bytes columns(const int8_t* x) { return {{vld1q_s8(x), vld1q_s8(x + 16)}}; }
@@ -218,12 +212,12 @@ struct Lanes {
     for (int i = 0; i < 32; ++i) b.at[i] = static_cast<int8_t>((b.at[i] ^ 8) - 8);
     return b;
   }
-  static Bytes spread8(const uint8_t*& at, uint32_t mask) {
+  static Bytes spread8(const uint8_t* at, uint32_t mask) {
     Bytes b;
     for (int i = 0; i < 32; ++i) b.at[i] = mask >> i & 1 ? static_cast<int8_t>(*at++) : int8_t{0};
     return b;
   }
-  static Bytes spread4(const uint8_t*& at, uint32_t mask) {
+  static Bytes spread4(const uint8_t* at, uint32_t mask) {
     Bytes b;
     for (int half = 0; half < 2; ++half) {
       int n = 0;
@@ -313,7 +307,10 @@ void tile_i4(const GroupTile& g, const int8_t* x, int64_t x_stride, int64_t toke
   tile_any<true, false>(g, x, x_stride, tokens, sums);
 }
 
-template <int T, bool Four> void row_of_tokens(const GroupRow& g, const int8_t* x, int64_t x_stride, float* sums) {
+// Not inlined: four of them in one function have no registers left (GCC 12).
+template <int T, bool Four>
+[[gnu::noinline]] void row_of_tokens(const GroupRow& g, const int8_t* x, int64_t x_stride, float* sums) {
+  const uint8_t* masks = g.masks;
   const uint8_t* at = g.codes;
   for (int t = 0; t < T; ++t) sums[t] = 0;
   for (int64_t block = 0, step = 0; step < g.steps; ++block) {
@@ -322,8 +319,11 @@ template <int T, bool Four> void row_of_tokens(const GroupRow& g, const int8_t* 
     const int64_t end = step + g.steps_a_block < g.steps ? step + g.steps_a_block : g.steps;
     for (; step < end; ++step, x += kPair) {
       uint32_t mask;
-      memcpy(&mask, g.masks + 4 * step, 4);
+      memcpy(&mask, masks + 4 * step, 4);
+      asm("" : "+r"(mask));  // GCC 12 reads it from memory again for each of its parts
       const typename Lanes::Bytes codes = Four ? Lanes::spread4(at, mask) : Lanes::spread8(at, mask);
+      const int64_t low = __builtin_popcount(mask & 0xffff), all = __builtin_popcount(mask);
+      at += Four ? (low + 1) / 2 + (all - low + 1) / 2 : all;
       const typename Lanes::Bytes size = Lanes::size_of(codes);
       for (int t = 0; t < T; ++t) sum[t] = Lanes::dot(sum[t], codes, size, Lanes::columns(x + t * x_stride));
     }

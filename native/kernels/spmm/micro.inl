@@ -219,7 +219,7 @@ template <class I> void cell_one_any(const CellView& c, const float* x, float* y
 void cell_one(const CellView& c, const float* x, float* y) { cell_one_any<Bytes>(c, x, y); }
 void cell_one_narrow(const CellView& c, const float* x, float* y) { cell_one_any<Words>(c, x, y); }
 
-// ---- Values of 16 bits -------------------------------------------------------------------------------------------------
+// ---- Values of 16 bits, and codes -------------------------------------------------------------------------------------
 
 #if defined(__AVX2__)
 template <ValueType Type> inline __m256 load8(const void* values, int64_t at) {
@@ -233,6 +233,48 @@ template <ValueType Type> inline __m256 load8(const void* values, int64_t at) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 #endif
+
+// Codes of 4 bits, two a byte, to one a byte. (x ^ 8) - 8 is the sign of four bits carried on.
+void unpack_nibbles(const uint8_t* codes, int64_t count, int8_t* out) {
+  int64_t i = 0;
+#if defined(__AVX2__)
+  const __m128i low = _mm_set1_epi8(15), eight = _mm_set1_epi8(8);
+  const auto put = [&](__m128i v, int8_t* at) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(at), _mm_sub_epi8(_mm_xor_si128(v, eight), eight));
+  };
+  for (; i < count; i += 32) {
+    const __m128i pairs = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i / 2));
+    const __m128i even = _mm_and_si128(pairs, low), odd = _mm_and_si128(_mm_srli_epi16(pairs, 4), low);
+    put(_mm_unpacklo_epi8(even, odd), out + i);
+    put(_mm_unpackhi_epi8(even, odd), out + i + 16);
+  }
+#elif defined(__aarch64__)
+  for (; i < count; i += 32) {
+    const int8x16_t pairs = vreinterpretq_s8_u8(vld1q_u8(codes + i / 2));
+    const int8x16_t even = vshrq_n_s8(vshlq_n_s8(pairs, 4), 4), odd = vshrq_n_s8(pairs, 4);
+    vst1q_s8(out + i, vzip1q_s8(even, odd));
+    vst1q_s8(out + i + 16, vzip2q_s8(even, odd));
+  }
+#endif
+}
+
+// The scales and zero points of a row's groups in a cell, eight at most.
+struct RowScales {
+  float scale[8], zero[8];
+
+  RowScales(const CodesView& c, int64_t row) {
+    const uint16_t* from = c.scales + row * c.stride;
+#if defined(__AVX2__)
+    _mm256_storeu_ps(scale, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+    _mm256_storeu_ps(zero, c.zeros ? load8<ValueType::i8>(c.zeros + row * c.stride, 0) : _mm256_setzero_ps());
+#else
+    for (int64_t g = 0; g < c.groups; ++g) {
+      scale[g] = f16_to_float(from[g]);
+      zero[g] = c.zeros ? c.zeros[row * c.stride + g] : 0;
+    }
+#endif
+  }
+};
 
 void widen(const void* values, ValueType type, int64_t n, float* out) {
   const uint16_t* half = static_cast<const uint16_t*>(values);
@@ -333,51 +375,82 @@ constexpr Spread kSpread;
 
 template <ValueType Type>
 void bits_rows(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64_t mask_bytes, const void* values,
-               const float* x, float* sums) {
+               const CodesView& codes, const float* x, float* sums) {
   int64_t at = 0;
   for (int64_t i = 0; i < rows; ++i, masks += mask_bytes) {
     float* sum = sums + kSumLanes * row_ids[i];
     __m256 acc[2] = {_mm256_loadu_ps(sum), _mm256_setzero_ps()};
+    const auto numbers = [&](int64_t from, [[maybe_unused]] __m256 scale, [[maybe_unused]] __m256 zero) {
+      const __m256 v = load8<Type>(values, from);
+      return is_code(Type) ? _mm256_mul_ps(_mm256_sub_ps(v, zero), scale) : v;
+    };
 // Lanes without a value are cleared in the values and in x: what lies there may be infinite.
 #define ZS_BYTE(B, S, MASK, AT)                                                                                      \
   {                                                                                                                  \
     const __m256i from = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kSpread.at[MASK]))); \
     const __m256 none = _mm256_castsi256_ps(_mm256_srai_epi32(from, 31));                                            \
-    const __m256 v = _mm256_andnot_ps(none, _mm256_permutevar8x32_ps(load8<Type>(values, AT), from));                \
+    const __m256 v = _mm256_andnot_ps(none, _mm256_permutevar8x32_ps(numbers(AT, scale, zero), from));               \
     acc[S] = _mm256_fmadd_ps(v, _mm256_andnot_ps(none, _mm256_loadu_ps(x + 8 * (B))), acc[S]);                       \
   }
-    int64_t b = 0;
-    for (; b + 4 <= mask_bytes; b += 4) {  // four counts at once: one after the other their latency would add up
-      uint32_t four;
-      memcpy(&four, masks + b, 4);
-      ZS_BYTE(b, 0, four & 255, at)
-      ZS_BYTE(b + 1, 1, four >> 8 & 255, at + __builtin_popcount(four & 0xff))
-      ZS_BYTE(b + 2, 0, four >> 16 & 255, at + __builtin_popcount(four & 0xffff))
-      ZS_BYTE(b + 3, 1, four >> 24, at + __builtin_popcount(four & 0xffffff))
-      at += __builtin_popcount(four);
-    }
-    for (; b < mask_bytes; ++b) {
-      ZS_BYTE(b, 0, masks[b], at)
-      at += __builtin_popcount(masks[b]);
-    }
+    const auto walk = [&](const RowScales* row) {
+      __m256 scale = _mm256_setzero_ps(), zero = scale;
+      const auto enter = [&](int64_t byte) {  // the four bytes from here on have one scale
+        if (!row) return;
+        const int64_t group = (8 * byte + codes.before) >> codes.shift;
+        scale = _mm256_broadcast_ss(row->scale + group);
+        zero = _mm256_broadcast_ss(row->zero + group);
+      };
+      int64_t b = 0;
+      for (; b + 4 <= mask_bytes; b += 4) {  // four counts at once: one after the other their latency would add up
+        uint32_t four;
+        memcpy(&four, masks + b, 4);
+        enter(b);
+        ZS_BYTE(b, 0, four & 255, at)
+        ZS_BYTE(b + 1, 1, four >> 8 & 255, at + __builtin_popcount(four & 0xff))
+        ZS_BYTE(b + 2, 0, four >> 16 & 255, at + __builtin_popcount(four & 0xffff))
+        ZS_BYTE(b + 3, 1, four >> 24, at + __builtin_popcount(four & 0xffffff))
+        at += __builtin_popcount(four);
+      }
+      if (b < mask_bytes) enter(b);
+      for (; b < mask_bytes; ++b) {
+        ZS_BYTE(b, 0, masks[b], at)
+        at += __builtin_popcount(masks[b]);
+      }
+    };
 #undef ZS_BYTE
+    if constexpr (is_code(Type)) {
+      const RowScales row(codes, row_ids[i]);
+      walk(&row);
+    } else {
+      walk(nullptr);
+    }
     _mm256_storeu_ps(sum, _mm256_add_ps(acc[0], acc[1]));
   }
 }
 #else
 template <ValueType Type>
 void bits_rows(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64_t mask_bytes, const void* values,
-               const float* x, float* sums) {
+               const CodesView& codes, const float* x, float* sums) {
   int64_t at = 0;
   for (int64_t i = 0; i < rows; ++i, masks += mask_bytes) {
     float sum = 0;
-    for (int64_t b = 0; b < mask_bytes; ++b) {
-      for (unsigned bits = masks[b]; bits; bits &= bits - 1, ++at) {
-        const float v = Type == ValueType::f32    ? static_cast<const float*>(values)[at]
-                        : Type == ValueType::bf16 ? bf16_to_float(static_cast<const uint16_t*>(values)[at])
-                                                  : f16_to_float(static_cast<const uint16_t*>(values)[at]);
-        sum += v * x[8 * b + __builtin_ctz(bits)];
+    const auto walk = [&](auto&& number) {
+      for (int64_t b = 0; b < mask_bytes; ++b) {
+        for (unsigned bits = masks[b]; bits; bits &= bits - 1, ++at) sum += number(b) * x[8 * b + __builtin_ctz(bits)];
       }
+    };
+    if constexpr (is_code(Type)) {
+      const RowScales row(codes, row_ids[i]);
+      walk([&](int64_t byte) {
+        const int64_t group = (8 * byte + codes.before) >> codes.shift;
+        return (static_cast<float>(static_cast<const int8_t*>(values)[at]) - row.zero[group]) * row.scale[group];
+      });
+    } else {
+      walk([&](int64_t) {
+        return Type == ValueType::f32    ? static_cast<const float*>(values)[at]
+               : Type == ValueType::bf16 ? bf16_to_float(static_cast<const uint16_t*>(values)[at])
+                                         : f16_to_float(static_cast<const uint16_t*>(values)[at]);
+      });
     }
     sums[kSumLanes * row_ids[i]] += sum;
   }
@@ -391,13 +464,13 @@ void sum_lanes(const float* sums, int64_t rows, float* y) {
 }
 
 void bits_one(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64_t mask_bytes, const void* values,
-              ValueType type, const float* x, float* sums) {
+              ValueType type, const CodesView* codes, const float* x, float* sums) {
   switch (type) {
-    case ValueType::f32: return bits_rows<ValueType::f32>(rows, row_ids, masks, mask_bytes, values, x, sums);
-    case ValueType::bf16: return bits_rows<ValueType::bf16>(rows, row_ids, masks, mask_bytes, values, x, sums);
-    case ValueType::f16: return bits_rows<ValueType::f16>(rows, row_ids, masks, mask_bytes, values, x, sums);
-    case ValueType::i8:
-    case ValueType::i4: return;
+    case ValueType::f32: return bits_rows<ValueType::f32>(rows, row_ids, masks, mask_bytes, values, *codes, x, sums);
+    case ValueType::bf16: return bits_rows<ValueType::bf16>(rows, row_ids, masks, mask_bytes, values, *codes, x, sums);
+    case ValueType::f16: return bits_rows<ValueType::f16>(rows, row_ids, masks, mask_bytes, values, *codes, x, sums);
+    case ValueType::i8: return bits_rows<ValueType::i8>(rows, row_ids, masks, mask_bytes, values, *codes, x, sums);
+    case ValueType::i4: return;  // unpacked before
   }
 }
 

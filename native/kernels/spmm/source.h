@@ -11,13 +11,14 @@
 
 namespace zs {
 
+// Of codes this is the code itself: what it means, its scale says.
 static inline float value_at(const void* data, ValueType type, int64_t i) {
   switch (type) {
     case ValueType::f32: return static_cast<const float*>(data)[i];
     case ValueType::bf16: return bf16_to_float(static_cast<const uint16_t*>(data)[i]);
     case ValueType::f16: return f16_to_float(static_cast<const uint16_t*>(data)[i]);
     case ValueType::i8:
-    case ValueType::i4: break;  // codes mean nothing without their scales; kernels of numbers refuse them
+    case ValueType::i4: return static_cast<float>(static_cast<const int8_t*>(data)[i]);
   }
   return 0;
 }
@@ -40,7 +41,7 @@ constexpr BitTable make_bit_table() {
 
 static constexpr BitTable kBits = make_bit_table();
 
-// n values from entry `first` on, as float32.
+// n values from entry `first` on, as float32; codes as they are.
 static inline void values_at(const void* data, ValueType type, int64_t first, int64_t n, float* out) {
   const uint16_t* half = static_cast<const uint16_t*>(data) + first;
   switch (type) {
@@ -52,7 +53,9 @@ static inline void values_at(const void* data, ValueType type, int64_t first, in
       for (int64_t i = 0; i < n; ++i) out[i] = f16_to_float(half[i]);
       break;
     case ValueType::i8:
-    case ValueType::i4: break;
+    case ValueType::i4:
+      for (int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(static_cast<const int8_t*>(data)[first + i]);
+      break;
   }
 }
 

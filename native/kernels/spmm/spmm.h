@@ -14,6 +14,17 @@ struct CellView {
   const float* values;
 };
 
+// The codes of a cell in the order of its entries, and what they mean: value = (code - zero) * scale, of the entry's row and of the
+// group of columns that it lies in. Vectors are read from them: eight scales and eight bytes behind the last code are readable.
+struct CodesView {
+  const int8_t* codes;
+  const uint16_t* scales;  // float16, [row inside the block][stride], from the cell's first group on
+  const int8_t* zeros;     // the same, or null
+  int64_t stride;
+  int64_t groups;          // that the cell meets, 8 at most
+  int before, shift;  // column c inside the block lies in group (c + before) >> shift, counted from the cell's first; 16 bits
+};
+
 // Rows in order: the values of row r are starts[r] to starts[r + 1], and so are its columns, or masks[r][mask_bytes] has them.
 // Columns are 16 bits each; or, where there are fillers, bytes in groups of four (rows.cc).
 struct RowsView {
@@ -43,9 +54,10 @@ struct Micro {
   void (*cell_one)(const CellView&, const float* x, float* y);  // one lane; adds to y
   void (*cell_one_narrow)(const CellView&, const float* x, float* y);
   // One lane, straight from the bitmask: masks[rows][mask_bytes], values in row order; adds to sums[row][kSumLanes], which
-  // sum_lanes adds up.
+  // sum_lanes adds up. Codes are one a byte, whatever their type, and the view has what they mean; its groups begin
+  // at multiples of 32 columns.
   void (*bits_one)(int64_t rows, const uint8_t* row_ids, const uint8_t* masks, int64_t mask_bytes, const void* values,
-                   ValueType type, const float* x, float* sums);
+                   ValueType type, const CodesView* codes, const float* x, float* sums);
   void (*sum_lanes)(const float* sums, int64_t rows, float* y);
   // Four rows by n columns, a[n][4], times up to quad_lanes lanes of x, whose rows are `stride` floats apart; the column is
   // indices[i], or i where indices is null. Writes `valid` rows of y.
@@ -60,6 +72,10 @@ struct Micro {
   // 16 bytes past the end it returns.
   uint8_t* (*expand_nibbles)(const uint8_t* codes, int64_t count, const uint8_t* base, uint8_t* out);
   void (*widen)(const void* values, ValueType type, int64_t n, float* out);
+  // Codes of 4 bits, two a byte and the first in its low half, to one a byte; reads 15 bytes past the last and may write 31.
+  void (*unpack_nibbles)(const uint8_t* codes, int64_t count, int8_t* out);
+  // The values of a cell of codes; may write 7 floats past the last.
+  void (*decode)(const CellView&, const CodesView&, float* out);
   // Rows of any length times x at `width` lanes, 1 or more.
   void (*rows)(const RowsView&, ValueType type, const float* x, int64_t width, float* y, int64_t ldy, bool first);
   Finish finish;

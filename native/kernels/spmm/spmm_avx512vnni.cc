@@ -1,11 +1,13 @@
 #if defined(__AVX512VBMI2__)
 #include "micro.inl"
+#include "codes.inl"
 #include "rows.inl"
 
 namespace zs {
 
-extern const Micro micro_avx512vnni = {cell,       cell_narrow, cell_one,    cell_one_narrow, bits_one, sum_lanes, quad,
-                                       kQuadLanes, quad_one,    expand_bits, expand_nibbles,  widen,    rows,      finish};
+extern const Micro micro_avx512vnni = {cell,           cell_narrow, cell_one, cell_one_narrow, bits_one,       sum_lanes,
+                                       quad,           kQuadLanes,  quad_one, expand_bits,     expand_nibbles, widen,
+                                       unpack_nibbles, decode,      rows,     finish};
 
 }  // namespace zs
 #endif

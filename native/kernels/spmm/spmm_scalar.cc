@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "blocks.h"
 #include "source.h"
 #include "spmm.h"
 
@@ -16,13 +17,22 @@ struct ScalarCsr : Packed {
   ValueType type = ValueType::f32;
   std::vector<int64_t> indptr;
   std::vector<int32_t> indices;
-  std::vector<float> f32;
-  std::vector<uint16_t> f16;  // bit patterns of either 16-bit type
+  Buffer values;      // codes of 4 bits two a byte
+  CodeScales scales;  // i8, i4
 
   int64_t bytes() const override {
-    return static_cast<int64_t>(indptr.size() * 8 + indices.size() * 4 + f32.size() * 4 + f16.size() * 2);
+    return static_cast<int64_t>(indptr.size() * 8 + indices.size() * 4) + values.bytes() + scales.bytes();
   }
 };
+
+float number_at(const ScalarCsr& a, int64_t row, int64_t i) {
+  if (!is_code(a.type)) return value_at(a.values.data(), a.type, i);
+  const int8_t byte = reinterpret_cast<const int8_t*>(a.values.data())[a.type == ValueType::i4 ? i / 2 : i];
+  const int code = a.type == ValueType::i8 ? byte : (((byte >> i % 2 * 4) & 15) ^ 8) - 8;
+  const int64_t index = a.scales.group ? a.indices[i] / a.scales.group : 0;
+  const int8_t* zero = a.scales.zero(row, index);
+  return static_cast<float>(code - (zero ? *zero : 0)) * f16_to_float(*a.scales.scale(row, index));
+}
 
 float activate(float v, Activation activation) {
   switch (activation) {
@@ -49,20 +59,23 @@ void finish_scalar(float* y, int64_t ldy, int64_t rows, int64_t width, const flo
 }
 
 std::unique_ptr<Packed> pack_scalar(const Source& source, Format, ValueType type, Isa) {
+  if (is_code(type) && source.type != type) return nullptr;
   auto packed = std::make_unique<ScalarCsr>();
   packed->type = type;
+  if (is_code(type)) packed->scales = CodeScales(source);
   const RowReader reader(source);
+  int64_t entries = 0;
+  for (int64_t r = 0; r < source.rows; ++r) entries += reader.count(r);
+  packed->values = Buffer(stored_bytes(type, entries));
+  if (type == ValueType::i4) memset(packed->values.data(), 0, packed->values.bytes());
+  packed->indices.reserve(entries);
   std::vector<int32_t> cols;
   std::vector<float> values;
   packed->indptr.assign(1, 0);
   for (int64_t r = 0; r < source.rows; ++r) {
     const int64_t n = reader.read(r, cols, values);
     packed->indices.insert(packed->indices.end(), cols.begin(), cols.begin() + n);
-    for (int64_t i = 0; i < n; ++i) {
-      if (type == ValueType::f32) packed->f32.push_back(values[i]);
-      if (type == ValueType::bf16) packed->f16.push_back(float_to_bf16(values[i]));
-      if (type == ValueType::f16) packed->f16.push_back(float_to_f16(values[i]));
-    }
+    store_values(packed->values.data(), type, packed->indptr.back(), values.data(), n);
     packed->indptr.push_back(packed->indptr.back() + n);
   }
   return packed;
@@ -81,7 +94,7 @@ void run_scalar(const Packed& base, const float* x, int64_t lanes, Output y, con
     for (int64_t r = task % row_blocks * kRows; r < end; ++r) {
       memset(sum, 0, sizeof sum);
       for (int64_t i = a.indptr[r]; i < a.indptr[r + 1]; ++i) {
-        const float v = value_at(a.type == ValueType::f32 ? static_cast<const void*>(a.f32.data()) : a.f16.data(), a.type, i);
+        const float v = number_at(a, r, i);
         const float* row = xp + a.indices[i] * width;
         for (int64_t t = 0; t < width; ++t) sum[t] += v * row[t];
       }

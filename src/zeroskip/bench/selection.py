@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from .. import kernels
@@ -36,8 +37,11 @@ def _wanted(name: str, known: Sequence[Kernel], dtype: str) -> list[Kernel]:
         return newest(kernel for kernel in own if kernel.why_not() is None)
     hits = [kernel for kernel in known if fnmatchcase(kernel.name, name)]
     if not hits:
-        names = ", ".join(sorted(kernel.name for kernel in known))
-        raise InvalidArgument(f"bench: kernel {name!r} is not known; choose auto, all, a glob or of: {names}.")
+        near = get_close_matches(name, sorted(kernel.name for kernel in known), 5, 0.0)
+        raise InvalidArgument(
+            f"bench: kernel {name!r} is not known; choose auto, all, a glob or a name of `zeroskip list kernels`, "
+            f"such as {', '.join(near)}."
+        )
     return hits
 
 

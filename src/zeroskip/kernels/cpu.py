@@ -65,8 +65,8 @@ class NativeKernel:
         return self.reason
 
     def rejects(self, a: SparseMatrix, n: int) -> str | None:
-        if self.dtype in INTEGERS:
-            return self._rejects_codes(a)
+        if self.dtype in INTEGERS and (reason := self._rejects_codes(a)):
+            return reason
         if self.format in _NEEDS and a.name != self.format:
             needs = _NEEDS[self.format]
             return f"it takes {self.format} only and a is {a.name}; pass a.convert({self.format!r}{needs})"
@@ -75,14 +75,15 @@ class NativeKernel:
         return None
 
     def _rejects_codes(self, a: SparseMatrix) -> str | None:
-        """What kernels that hold codes ask of a matrix; those that add in floats have one scale a row."""
+        """What kernels that hold codes ask of a matrix; those of whole rows scale a row's sum, once."""
         if a.dtype != self.dtype or a.scales is None:
             return f"it takes {self.dtype} codes and a is {a.dtype}; quantise it: quantize.quantize(a, {self.dtype!r})"
-        if not a.scales.symmetric:
+        rows = self.name.endswith("_n1")
+        if (self.x_dtype == "int8" or rows) and not a.scales.symmetric:
             return "it takes symmetric codes and a has zero points; quantise it with symmetric=True"
-        if self.x_dtype != "int8" and a.scales.group:
+        if rows and a.scales.group:
             return f"it takes one scale a row and a has one for each {a.scales.group} columns; quantise it with group=0"
-        if self.format == "nm" and not (isinstance(a, NM) and 16 % a.m == 0):
+        if self.x_dtype == "int8" and self.format == "nm" and not (isinstance(a, NM) and 16 % a.m == 0):
             found = f"{a.n}:{a.m}" if isinstance(a, NM) else a.name
             return f"it takes N:M with M of 2, 4, 8 or 16 and a is {found}; pass a.convert('nm', n=..., m=16)"
         return None

@@ -64,9 +64,11 @@ class Measured:
 def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel]:
     """The kernels that "auto" weighs for `a`: native ones of the best instruction set, and dense ones.
 
-    Values are never narrowed: sparse kernels of the matrix's own dtype, float32 ones only where there is none or the
-    matrix is quantised (they take it dequantised), and dense ones of either. Nor is x: kernels that round it count only
-    where `x_dtype` is as coarse, or coarser. torch counts only where the program has imported it already.
+    Values are never narrowed: sparse kernels of the matrix's own dtype, and dense ones of either. Sparse float32 ones
+    count only where there is none for `n` columns. One column of a quantised matrix is another exception: float32 ones
+    take it dequantised, and reading numbers may cost less there than decoding codes. Nor is x narrowed:
+    kernels that round it count only where `x_dtype` is as coarse, or coarser. torch counts only where the program has
+    imported it already.
     """
     usable = [kernel for kernel in registry if kernel.why_not() is None and kernel.rejects(a, n) is None]
     usable = [kernel for kernel in usable if rounds_within(kernel, x_dtype)]
@@ -80,7 +82,8 @@ def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel
     theirs = [kernel for kernel in usable if kernel.origin in libraries and kernel.format == "dense"]
     dense += [kernel for kernel in theirs if not rounds_x(kernel)]  # who does rounds values and results, too
     plain = [kernel for kernel in sparse if kernel.dtype == "float32"]
-    return (own + plain if a.scales is not None else own or plain) + dense
+    fits = any(wrong_size(kernel.name, n) is None for kernel in own)
+    return own + ([] if fits and (a.scales is None or n > 1) else plain) + dense
 
 
 def rounds_x(kernel: Kernel) -> bool:

@@ -81,8 +81,8 @@ def _gains(
 ) -> dict[int, float]:
     """The sizes at which a second packing pays, and how much faster it is there.
 
-    Numbers have a sparse kernel for all sizes, codes without an N:M pattern have none: they are dense for many tokens,
-    and a second packing for one token costs less than a first one of numbers would.
+    Numbers have one sparse kernel that is good at all sizes. Codes may be dense for many tokens, where integer sums
+    are fast, and a second packing for one token costs less than a first one of numbers would.
     """
     anywhere = codes and single.format == DENSE and second.dtype in INTEGERS
     lost = [n for n in sizes if anywhere or single.times[n] > min(item.times[n] for item in dense)]

@@ -22,7 +22,7 @@ FLOATING = {"encoder": "float32", "decoder": "float16"}
 ACTIVATIONS = X_DTYPES[::-1]
 # How far rounding moved weights of SmolLM2 that were pruned to 8:16, of their norm: int8 with a scale a row 0.7 %, int4
 # (scales searched) 10.0 % with a scale a row, 8.6 % with groups of 128, 6.7 % with groups of 32. And only int8 with a
-# scale a row has kernels for unstructured patterns.
+# scale a row has kernels made for one token and unstructured patterns.
 GROUPS = {"int8": 0, "int4": 32}
 
 
@@ -103,8 +103,12 @@ class Values:
         if not self.quantised or kernel.dtype != self.dtype:
             return False
         if rounds_x_to(kernel) == "int8":
-            return kernel.format == DENSE or (isinstance(structured, NM) and 16 % structured.m == 0)
-        return self.group == 0 and matrix.name != DENSE
+            if kernel.format == "nm":
+                return isinstance(structured, NM) and 16 % structured.m == 0
+            return kernel.format == DENSE or matrix.name != DENSE
+        if kernel.format == "nm" and not isinstance(structured, NM):
+            return False
+        return matrix.name != DENSE and (self.group == 0 or not kernel.name.endswith("_n1"))
 
     def __str__(self) -> str:
         if self.group is None:

@@ -12,7 +12,9 @@ from zeroskip.runtime import choose as choosing
 from zeroskip.runtime import measure
 from zeroskip.runtime.layerplan import Choice, LayerPlan, group_name, lane_limits, plan_from_json, table
 from zeroskip.runtime.measure import Group, Layer, Timing, candidates, groups_of, structure_of
+from zeroskip.runtime.packing import native_kernels, pack
 from zeroskip.runtime.values import Values
+from zeroskip.testing import assert_within_bound
 
 SIZES = [1, 16, 256]
 
@@ -114,10 +116,11 @@ def test_candidates_are_those_that_take_the_codes(values):
         return {k.name for k in candidates(Group([layer]), float32_too=False, only=None, sizes=SIZES)}
 
     integer = {name for name in names(layer) if "_i32acc_" in name}
-    assert {name.split("_i8_")[0] for name in integer} == {"spmm_dense"}
-    one_lane = {name for name in names(layer) if "_i8_" in name} - integer
-    assert all(name.endswith("_n1") for name in one_lane)
+    assert {name.split("_i8_")[0] for name in integer} == {"spmm_dense", "spmm_bitmask"}
+    own = {name for name in names(layer) if "_i8_" in name} - integer
+    one_lane = {name for name in own if name.endswith("_n1")}
     assert not one_lane or values.group == 0
+    assert {name.split("_i8_")[0] for name in own - one_lane} == {"spmm_csr", "spmm_bitmask"}
     assert names(replace(layer, values=replace(values, x_dtype="float32"))) == names(layer) - integer
 
 
@@ -133,7 +136,8 @@ def test_integer_kernels_take_patterns_of_sixteen(m, integer):
     assert isinstance(layer.structured, NM)
     assert (layer.structured.dtype, layer.structured.m) == ("int8", m)
     found = candidates(Group([layer]), float32_too=False, only=None, sizes=SIZES)
-    assert any(kernel.name.startswith("spmm_nm_i8_") for kernel in found) == integer
+    assert any(kernel.name.startswith("spmm_nm_i8_i32acc_") for kernel in found) == integer
+    assert any(kernel.name.startswith("spmm_nm_i8_") and "i32acc" not in kernel.name for kernel in found)
 
 
 def test_dense_is_chosen_where_sparsity_loses_and_the_reason_says_so():
@@ -317,3 +321,15 @@ def test_a_disturbed_run_makes_no_kernel_hopeless_and_moves_no_figure(monkeypatc
     found = measure.interleaved(made.packs, 8, 0.05, {"dense"}, 0)
     assert found["sparse"] == pytest.approx(1e-3)
     assert made.runs["slow"] == 3
+
+
+@pytest.mark.parametrize("n", [1, 9])
+@pytest.mark.parametrize("kernel", ["csr_i4", "bitmask_i4"])
+def test_packing_hands_over_zero_points(kernel, n):
+    rng = np.random.default_rng(3)
+    dense = np.where(rng.random((40, 96)) < 0.4, rng.standard_normal((40, 96)) + 0.5, 0).astype(np.float32)
+    a = quantize(Bitmask.from_dense(dense), "int4", group=32, symmetric=False)
+    x, out = rng.standard_normal((96, n)).astype(np.float32), np.full((40, n), np.nan, dtype=np.float32)
+    name = next(k.name for k in native_kernels() if k.name.startswith(f"spmm_{kernel}_"))
+    pack(name, a).run(x, out)
+    assert_within_bound(out, a, x)
