@@ -6,6 +6,13 @@
 
 namespace zs {
 
+// A number in a register. GCC 12 would read it from memory again for each of its parts, which costs loads where they are scarce
+// (a third of the time of one lane, Zen 3).
+template <class T> static inline T kept(T v) {
+  asm("" : "+r"(v));
+  return v;
+}
+
 static inline float bits_to_float(uint32_t bits) {
   float f;
   memcpy(&f, &bits, 4);

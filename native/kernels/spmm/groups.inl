@@ -320,7 +320,7 @@ template <int T, bool Four>
     for (; step < end; ++step, x += kPair) {
       uint32_t mask;
       memcpy(&mask, masks + 4 * step, 4);
-      asm("" : "+r"(mask));  // GCC 12 reads it from memory again for each of its parts
+      mask = kept(mask);
       const typename Lanes::Bytes codes = Four ? Lanes::spread4(at, mask) : Lanes::spread8(at, mask);
       const int64_t low = __builtin_popcount(mask & 0xffff), all = __builtin_popcount(mask);
       at += Four ? (low + 1) / 2 + (all - low + 1) / 2 : all;

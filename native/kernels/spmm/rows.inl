@@ -18,6 +18,7 @@ template <ValueType Type> inline float value_of(const void* values, int64_t i) {
 inline __m128 fetch4(const uint16_t* columns, const float* x) {
   uint64_t four;
   memcpy(&four, columns, 8);
+  four = kept(four);
   __m128 v = _mm_load_ss(x + (four & 0xffff));
   v = _mm_insert_ps(v, _mm_load_ss(x + _bextr_u64(four, 16, 16)), 0x10);
   v = _mm_insert_ps(v, _mm_load_ss(x + _bextr_u64(four, 32, 16)), 0x20);
@@ -32,6 +33,7 @@ inline __m256 fetch8(const uint16_t* columns, const float* x) {
 inline __m128 step4(const uint8_t* columns, const float*& x) {
   uint32_t four;
   memcpy(&four, columns, 4);
+  four = kept(four);
   const float* last = x + (four >> 24);
   __m128 v = _mm_load_ss(x + (four & 255));
   v = _mm_insert_ps(v, _mm_load_ss(x + (four >> 8 & 255)), 0x10);
@@ -56,9 +58,10 @@ template <ValueType Type> inline void ask_ahead(const void* values, int64_t at) 
   if (Type == ValueType::f32) _mm_prefetch(static_cast<const char*>(values) + 4 * at + kAheadBytes, _MM_HINT_T0);
 }
 
-// Columns in steps, x finite: fillers are multiplied like entries.
+// Columns in steps, x finite: fillers are multiplied like entries. (These loops are not inlined: several in one function have no
+// registers left, GCC 12.)
 template <ValueType Type>
-inline float step_dot(const uint8_t* columns, const void* values, int64_t at, int64_t end, const float* x) {
+[[gnu::noinline]] float step_dot(const uint8_t* columns, const void* values, int64_t at, int64_t end, const float* x) {
   __m256 a = _mm256_setzero_ps(), b = _mm256_setzero_ps();
   for (; at + 16 <= end; at += 16) {
     ask_ahead<Type>(values, at);
@@ -78,7 +81,7 @@ inline float step_dot(const uint8_t* columns, const void* values, int64_t at, in
 }
 
 template <ValueType Type>
-inline float row_dot(const uint16_t* columns, const void* values, int64_t at, int64_t end, const float* x) {
+[[gnu::noinline]] float row_dot(const uint16_t* columns, const void* values, int64_t at, int64_t end, const float* x) {
   __m256 a = _mm256_setzero_ps(), b = _mm256_setzero_ps();
   for (; at + 16 <= end; at += 16) {
     ask_ahead<Type>(values, at);
@@ -264,7 +267,7 @@ template <ValueType Type, bool Masked> inline __m256 spread(const void* values, 
 // A row of a bitmask times x, eight columns a step. Lanes without a value multiply x by zero, which an infinite x forbids: Masked
 // reads x only where there is a value.
 template <ValueType Type, bool Masked>
-inline float mask_dot(const uint8_t* mask, int64_t bytes, const void* values, int64_t at, const float* x) {
+[[gnu::noinline]] float mask_dot(const uint8_t* mask, int64_t bytes, const void* values, int64_t at, const float* x) {
   __m256 acc[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
 #define ZS_BYTE(B, S, MASK, AT)                                                                     \
   {                                                                                                 \
@@ -277,6 +280,7 @@ inline float mask_dot(const uint8_t* mask, int64_t bytes, const void* values, in
   for (; b + 4 <= bytes; b += 4) {  // four counts at once: one after the other their latency would add up
     uint32_t four;
     memcpy(&four, mask + b, 4);
+    four = kept(four);
     ask_ahead<Type>(values, at);
     ZS_BYTE(b, 0, four & 255, at)
     ZS_BYTE(b + 1, 1, four >> 8 & 255, at + __builtin_popcount(four & 0xff))
