@@ -352,10 +352,10 @@ ZS_TEST(codes_mean_what_they_mean_to_the_bit) {
         in.x.assign(300 * 300, 0);
         for (int64_t c = 0; c < 300; ++c) in.x[c * 300 + c] = 1;
         each_packed(form.held, form.matrix, [&](const Kernel& kernel, const Packed& packed) {
-          const Result got = run(packed, in, false);
+          const Result got = run(packed, in, Layout::panels);
           int64_t wrong = 0;
           for (int64_t i = 0; i < 40 * 300; ++i) wrong += got.y[i] != form.matrix.values[i];
-          check(wrong == 0, kernel.isa, label(kernel, form.matrix, form.held, in, false) + std::to_string(wrong) + " changed");
+          check(wrong == 0, kernel.isa, label(kernel, form.matrix, form.held, in, Layout::panels) + std::to_string(wrong) + " changed");
         });
       }
     }

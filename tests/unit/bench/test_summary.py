@@ -187,7 +187,7 @@ def test_quantised_kernels_beside_a_float32_baseline() -> None:
     )  # fmt: skip
     rows = [item for item in bench_spmm(asked) if item["status"] == "ok"]
     integer = {item["kernel"].split("_")[1]: item for item in rows if item["x_dtype"] == "int8"}
-    assert set(integer) == {"nm", "dense"}
+    assert set(integer) == {"nm", "bitmask", "dense"}
     assert {item["group"] for item in rows} == {32}
     assert {item["dtype"] for item in rows if item["role"] == "dense"} == {"float32"}
     assert integer["nm"]["speedup"] > 0
