@@ -263,7 +263,8 @@ ZS_TEST(kernel_threads_do_not_change_the_result) {
           Pool::get().resize(threads);
           const Result together = run(packed, in, Layout::panels);
           check(memcmp(alone.y.data(), together.y.data(), alone.y.size() * sizeof(float)) == 0, kernel.isa,
-                label(kernel, form.matrix, form.held, in, Layout::panels) + "changes with " + std::to_string(threads) + " threads");
+                label(kernel, form.matrix, form.held, in, Layout::panels) + "changes with " + std::to_string(threads) +
+                    " threads");
         }
       });
     }
@@ -303,8 +304,7 @@ ZS_TEST(packing_from_every_format_and_type) {
         const Inputs in = random_inputs(seen, lanes, 37);
         References references(seen, in);
         each_packed(held, seen, [&](const Kernel& kernel, const Packed& packed) {
-          const std::string wrong =
-              difference(run(packed, in, Layout::panels), references.of(kernel));
+          const std::string wrong = difference(run(packed, in, Layout::panels), references.of(kernel));
           check(wrong.empty(), kernel.isa, label(kernel, seen, held, in, Layout::panels) + wrong);
         });
       }
@@ -355,7 +355,8 @@ ZS_TEST(codes_mean_what_they_mean_to_the_bit) {
           const Result got = run(packed, in, Layout::panels);
           int64_t wrong = 0;
           for (int64_t i = 0; i < 40 * 300; ++i) wrong += got.y[i] != form.matrix.values[i];
-          check(wrong == 0, kernel.isa, label(kernel, form.matrix, form.held, in, Layout::panels) + std::to_string(wrong) + " changed");
+          check(wrong == 0, kernel.isa,
+                label(kernel, form.matrix, form.held, in, Layout::panels) + std::to_string(wrong) + " changed");
         });
       }
     }
@@ -366,7 +367,8 @@ ZS_TEST(codes_with_scales_that_cells_do_not_take) {
   const Matrix m = quantised(random_matrix(9, 200, 0.5, 73), ValueType::i8, 96, false, 73);
   const Held held = hold(m, Format::csr, ValueType::i8);
   for (const Kernel& kernel : kernels()) {
-    if (!isa_usable(kernel.isa) || kernel.type != ValueType::i8 || kernel.x == ValueType::i8 || kernel.isa == Isa::scalar) continue;
+    if (!isa_usable(kernel.isa) || kernel.type != ValueType::i8 || kernel.x == ValueType::i8 || kernel.isa == Isa::scalar)
+      continue;
     check(packed_by(kernel, held) == nullptr, kernel.isa, std::string(kernel.name) + " takes a scale for 96 columns");
   }
 }

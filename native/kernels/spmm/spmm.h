@@ -32,7 +32,7 @@ struct RowsView {
   const int64_t* starts;
   const uint8_t* columns;
   const uint8_t* fillers;  // bit i: entry i is none; null where columns have 16 bits
-  const uint8_t* masks;    // null for columns
+  const uint8_t* masks;  // null for columns
   int64_t mask_bytes;
   const void* values;
   const float* scales;  // [row], or null
