@@ -111,8 +111,15 @@ void quantise(const float* x, int64_t step, int64_t n, float inverse, int8_t* ou
   for (int64_t i = 0; i < n; ++i) out[i] = code(x[i * step]);
 }
 
-// The largest |x| of each lane of a panel; NaN where there is a NaN.
+// The largest |x| of each lane of a panel; NaN where there is a NaN. One lane by its bits, whose order is that of the numbers, with
+// NaN above all of them, because that vectorises.
 void largest(const float* x, int64_t width, int64_t features, float* most) {
+  if (width == 1) {
+    uint32_t bits = 0;
+    for (int64_t f = 0; f < features; ++f) bits = std::max(bits, float_to_bits(x[f]) & 0x7fffffffu);
+    *most = bits_to_float(bits);
+    return;
+  }
   for (int64_t f = 0; f < features; ++f) {
     for (int64_t t = 0; t < width; ++t) {
       const float size = fabsf(x[f * width + t]);
