@@ -7,6 +7,8 @@ took one now and then, medians of equal kernels were seen 2x apart (Zen 3, 2026-
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,8 @@ MIN_SAMPLE_S = 100e-6
 # Before the kernels of another library its predecessor's threads go to sleep, and get so long for it: some spin for a
 # tenth of a second, and with 10 ms torch's dense product was seen at 12 ms where it takes 0.9 (512x512, N = 128).
 SETTLE_MAX_S = 0.3
-_STEP_S = 0.002
+# Nobody runs where nobody was seen to so often, a step apart.
+_STEP_S, _QUIET, _TICK_S = 0.001, 2, 0.01
 # What is this many times slower than the best, by the cost model or in its first timed runs, is not timed further.
 HOPELESS = 4.0
 # One run of these says little: another program that had the core made 0.65 ms into 4.6, and a winner hopeless. So they
@@ -128,18 +131,36 @@ def quartile(figures: Sequence[float]) -> tuple[float, float]:
 
 
 def settle(most_s: float = SETTLE_MAX_S) -> float:
-    """Sleep until this process uses no processor time any more, at most `most_s`.
+    """Sleep until no other thread of this process wants a processor any more, at most `most_s`.
 
     Returns:
         How long it took.
     """
     start = time.perf_counter()
-    while (now := time.perf_counter()) - start < most_s:
-        used = time.process_time()
+    quiet = 0
+    while quiet < _QUIET and time.perf_counter() - start < most_s:
+        before, used = time.perf_counter(), time.process_time()
         time.sleep(_STEP_S)
-        if time.process_time() - used < 0.1 * (time.perf_counter() - now):
-            break
+        running = _others_run()
+        if running is None:
+            time.sleep(_TICK_S)  # processor time of threads that run elsewhere is brought up to date by ticks
+            running = time.process_time() - used > 0.1 * (time.perf_counter() - before)
+        quiet = 0 if running else quiet + 1
     return time.perf_counter() - start
+
+
+def _others_run() -> bool | None:
+    """Whether another thread of this process runs or waits for a processor; None where the system does not say."""
+    own = str(threading.get_native_id())
+    try:
+        for task in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{task}/stat", "rb") as file:
+                state = file.read().rpartition(b")")[2].split()[:1]
+            if task != own and state == [b"R"]:
+                return True
+    except OSError:  # no such folder, or a thread that has ended since it was listed
+        return None
+    return False
 
 
 def _hopeless(least: dict[int, float], dense: Sequence[bool]) -> dict[int, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
+import numpy as np
 import pytest
 
 from zeroskip.bench.timer import MIN_CALLS, SETTLE_MAX_S, Candidate, Samples, interleave, settle
@@ -44,6 +46,24 @@ def test_times_are_those_of_the_calls() -> None:
 
 
 def test_settle_ends_when_nothing_runs() -> None:
+    assert settle() < SETTLE_MAX_S
+
+
+def test_settle_waits_for_threads_that_spin() -> None:
+    stop = threading.Event()
+
+    def spin() -> None:
+        numbers = np.zeros(1 << 20)
+        while not stop.is_set():
+            numbers.sum()  # without Python's lock: as the workers of a library spin
+
+    worker = threading.Thread(target=spin)
+    worker.start()
+    try:
+        assert settle(0.05) >= 0.05
+    finally:
+        stop.set()
+        worker.join()
     assert settle() < SETTLE_MAX_S
 
 
