@@ -186,7 +186,6 @@ def test_a_pattern_of_other_bytes(text: bytes) -> None:
     )
 )
 def test_a_matrix_market_file_of_other_bytes(tmp_path: Path, text: bytes) -> None:
-    pytest.importorskip("scipy")
     path = tmp_path / "x.mtx"
     path.write_bytes(text)
     try:
