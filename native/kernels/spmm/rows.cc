@@ -159,7 +159,7 @@ void fill(RowMatrix& a, const Source& source, const RowReader& reader) {
           uint8_t& byte = a.masks.data()[r * a.mask_bytes + cols[j] / 8];
           byte = static_cast<uint8_t>(byte | 1 << cols[j] % 8);
         }
-        memcpy(a.values.data() + a.starts[r] * size, from, n * size);
+        if (n) memcpy(a.values.data() + a.starts[r] * size, from, n * size);
         continue;
       }
       each_block(cols, n, [&](int64_t block, int64_t i, int64_t end) {

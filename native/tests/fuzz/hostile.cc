@@ -58,7 +58,7 @@ void try_all(const Given& given, Bytes& bytes) {
   const test::Inputs in = inputs_of(source.rows, source.cols, bytes);
   test::Held held;
   held.source = source;
-  const bool row_major = bytes.take<uint8_t>() & 1 && in.lanes > 1;
+  const auto layout = static_cast<test::Layout>(in.lanes > 1 ? bytes.take<uint8_t>() % 4 : 0);
   if (Pool::get().size() != 1) Pool::get().resize(1);  // the same run for the same bytes
   // A few kernels a run: the bytes that choose them are tried many times.
   const int64_t chosen = bytes.below(kShare);
@@ -68,7 +68,8 @@ void try_all(const Given& given, Bytes& bytes) {
     const auto packed = test::packed_by(kernel, held);
     if (!packed) continue;
     if (packed->bytes() < 0) abort();
-    test::run(*packed, in, row_major);
+    const bool padded_only = layout > test::Layout::padded && !kernel.run.any_layout();
+    test::run(*packed, in, padded_only ? test::Layout::padded : layout);
   }
 }
 
