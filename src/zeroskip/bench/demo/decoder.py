@@ -24,8 +24,8 @@ Progress = Callable[[str, int, int], None]
 PREFILL_TOKENS = 512
 # Largest difference of log-probabilities between a compiled model and torch on the same weights.
 SAME_LOGITS = {"float32": 2e-3, "float16": 0.1, "bfloat16": 0.8}
-# Mean divergence where kernels round x to 8 bits, in nats: twice the most that was seen, not derived. SmolLM2 at 50 % has
-# 0.07 in int8, 0.16 in int4 and 0.26 in int4 8:16, over 128 tokens.
+# Mean divergence where kernels round x to 8 bits, in nats: twice the most that was seen, not derived. SmolLM2 at 50 %
+# has 0.07 in int8, 0.16 in int4 and 0.26 in int4 8:16, over 128 tokens.
 ROUNDED_KL = 0.5
 
 
