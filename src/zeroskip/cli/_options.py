@@ -99,6 +99,13 @@ def _list_of(convert: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return convert_all
 
 
+def _above_zero(text: str) -> float:
+    value = _float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{text} is not a number above 0")
+    return value
+
+
 def _shape(text: str) -> tuple[int, int]:
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
@@ -130,6 +137,7 @@ fraction = _typed("fraction", _number_in(0.0, 1.0, "a fraction in [0, 1)"))
 fractions = _typed("fractions", _list_of(_number_in(0.0, 1.0, "a fraction in [0, 1)")))
 probability = _typed("probability", _number_in(0.0, 1.0 + 1e-9, "in [0, 1]"))
 not_negative = _typed("number", _number_in(0.0, float("inf"), "a number of at least 0"))
+above_zero = _typed("number", _above_zero)
 positive = _typed("number", _int(1))
 natural = _typed("number", _int(0))
 positives = _typed("numbers", _list_of(_int(1)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     Ints = np.ndarray[Any, np.dtype[Any]]
 
 _WHOLE, _RUN = 0.45, 0.30  # of the samples: whole paragraphs, runs of sentences; the others are single sentences
+_BREAK = re.compile(r"(?<=[.?!])\s+(?=[A-Z\"'(<])")  # where one sentence ends and another begins
+_LEAST = 6  # tokens of a sentence that stands alone
 _POOL = 64  # batches that are drawn and sorted by length together
 
 
@@ -59,6 +62,33 @@ class Corpus:
             pool = cut(*drawn, tokens=tokens)
             for index in rng.permutation(len(pool)):
                 yield pool[index]
+
+
+def corpus_of(texts: Sequence[str], encode: Callable[[Sequence[str]], list[list[int]]], limit: int) -> Corpus:
+    """Texts as a corpus; a long one is drawn more often than a short one, by the root of its length.
+
+    Args:
+        texts: Paragraphs; empty ones are left out.
+        encode: Token ids of some strings, without special tokens.
+        limit: Tokens that a crop can have.
+    """
+    parts = [[part for part in _BREAK.split(text.strip()) if part] for text in texts]
+    encoded = iter(encode([part for each in parts for part in each]))
+    ids: list[int] = []
+    sentences, paragraphs = [0], [0]
+    for each in parts:
+        begin = len(ids)
+        for _ in each:
+            found = next(encoded)
+            if len(ids) - sentences[-1] >= _LEAST and len(found) >= _LEAST:
+                sentences.append(len(ids))
+            ids += found
+        if len(ids) > begin:
+            sentences.append(len(ids))
+            paragraphs.append(len(sentences) - 1)
+    lengths = np.diff([sentences[at] for at in paragraphs])
+    weights = np.sqrt(np.minimum(lengths, limit).astype(np.float64))
+    return Corpus(np.array(ids), np.array(sentences), np.array(paragraphs), weights / max(weights.sum(), 1e-9))
 
 
 def cut(starts: Ints, lengths: Ints, *, tokens: int) -> list[tuple[Ints, Ints]]:

@@ -98,9 +98,12 @@ class Trainer:
         pruned = [p for name, p in self.parameters.items() if name in keeper.weights]
         others = [p for name, p in self.parameters.items() if name not in keeper.weights]
         groups = [{"params": pruned, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.device = pruned[0].device
+        self.device = next(iter(self.parameters.values())).device
         self.optimiser = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=settings.rate, betas=(0.9, 0.98), fused=True
+            [group for group in groups if group["params"]],
+            lr=settings.rate,
+            betas=(0.9, 0.98),
+            fused=self.device.type == "cuda",
         )
 
     def step(self, batch: Batch, progress: float) -> torch.Tensor:
@@ -149,7 +152,15 @@ class Best:
 
     cosine: float = -1.0
     step: int = 0
+    worse: int = 0  # looks since then
     values: dict[str, Any] = field(default_factory=dict)
+
+    def see(self, found: float, trainer: Trainer) -> None:
+        """Keep the state of now if it is better."""
+        if found > self.cosine:
+            self.cosine, self.step, self.worse, self.values = found, trainer.steps, 0, trainer.values()
+        else:
+            self.worse += 1
 
 
 @dataclass(frozen=True)
@@ -174,7 +185,7 @@ def train(
     check_every: float = 0.05,
     patience: int | None = None,
     tell: Callable[[Row], None] | None = None,
-    tick: Callable[[float, float], None] | None = None,
+    tick: Callable[[float, float | None], None] | None = None,
 ) -> Best:
     """Train until the budget is used up or the held-back text gets no better; the best state is put back.
 
@@ -187,35 +198,33 @@ def train(
         check_every: Share of the budget between two looks at the held-back text.
         patience: Stop after so many looks without a gain; None goes on to the end.
         tell: Given a row at each look.
-        tick: Given (progress, loss) every ten steps; may raise to stop.
+        tick: Given (progress, loss) after each step, when everything fits together; may raise to stop. The loss is None
+            at most steps on a GPU, which would have to be waited for.
     Returns:
         The best state, which the student now has.
     """
     best = best or Best()
     began = time.perf_counter() - trainer.seconds
     progress = budget.progress(trainer.steps, trainer.seconds)
-    next_look = progress + check_every
-    worse = 0
+    # The GPU is waited for every ten steps, so that the clock does not run ahead of it.
+    wait = 10 if trainer.device.type == "cuda" else 1
     while progress < 1:
+        next_look = check_every * (math.floor(progress / check_every + 1e-9) + 1)
         loss = trainer.step(next(batches), progress)
-        if trainer.steps % 10 == 0 and tick is not None:
-            tick(progress, float(loss))
-        elif trainer.steps % 10 == 0:
-            loss.item()  # the clock must not run ahead of the device
+        known = float(loss) if trainer.steps % wait == 0 else None
         trainer.seconds = time.perf_counter() - began
         progress = budget.progress(trainer.steps, trainer.seconds)
-        if progress < next_look and progress < 1:
-            continue
-        next_look += check_every
-        found = trainer.held_back(held_back)
-        if tell is not None:
-            tell(Row(trainer.steps, trainer.seconds, progress, float(loss), found, trainer.keeper.sparsity))
-        if not trainer.keeper.settled:
-            continue
-        if found > best.cosine:
-            best.cosine, best.step, best.values = found, trainer.steps, trainer.values()
-            worse = 0
-        elif patience is not None and (worse := worse + 1) >= patience:
+        if progress >= 1:
+            trainer.keeper.finish()
+        if progress >= min(next_look - 1e-9, 1):
+            found = trainer.held_back(held_back)
+            if trainer.keeper.settled:
+                best.see(found, trainer)
+            if tell is not None:
+                tell(Row(trainer.steps, trainer.seconds, progress, float(loss), found, trainer.keeper.sparsity))
+        if tick is not None:
+            tick(progress, known)
+        if patience is not None and best.worse >= patience:
             break
     if best.values:
         trainer.assign(best.values)

@@ -66,6 +66,9 @@ class MaskKeeper:
         """Call after `optimizer.step()`."""
         self.apply()
 
+    def finish(self) -> None:
+        """Call when the training ends: whatever is still to be dropped is dropped now."""
+
     @property
     def settled(self) -> bool:
         """Whether the masks will not change any more."""
@@ -90,7 +93,9 @@ class MaskKeeper:
         """
         masks = state.get("masks", {})
         if {name: mask.shape for name, mask in masks.items()} != {n: w.shape for n, w in self.weights.items()}:
-            raise InvalidArgument("load_state_dict: the state is of other weights; make the object as it was made then.")
+            raise InvalidArgument(
+                "load_state_dict: the state is of other weights; make the object as it was made then."
+            )
         self.masks = {name: masks[name].to(weight.device) for name, weight in self.weights.items()}
 
 
@@ -177,6 +182,10 @@ class GradualPruner(MaskKeeper):
             self._choose(progress)
         else:
             self.apply()
+
+    def finish(self) -> None:
+        if not self._settled:
+            self._choose(1.0)
 
     def _choose(self, progress: float) -> None:
         """New masks at the sparsity of now; the last ones once `settle` has come."""
