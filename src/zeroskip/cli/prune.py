@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._console import Bars, Console, UsageError
-from ._options import add_seed, add_threads, above_zero, fraction, method, pattern, positive
+from ._options import above_zero, add_seed, add_threads, fraction, method, pattern, positive
 
 if TYPE_CHECKING:
     from ..models import LoadedModel, PruneReport
