@@ -95,6 +95,7 @@ class Trainer:
         self.parameters = dict(parameters)
         self.steps = 0
         self.seconds = 0.0
+        self._wanted: list[torch.Tensor] = []
         pruned = [p for name, p in self.parameters.items() if name in keeper.weights]
         others = [p for name, p in self.parameters.items() if name not in keeper.weights]
         groups = [{"params": pruned, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -126,11 +127,14 @@ class Trainer:
         return loss.detach()
 
     def held_back(self, batches: list[Batch]) -> float:
-        """Mean cosine of the pooled vectors over some batches."""
+        """Mean cosine of the pooled vectors over some batches, the same at each call: the teacher runs on them once."""
         import torch
 
         with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.autocast):
-            found = [cosine(self.student(*batch).pooled, self.teacher(*batch).pooled) for batch in batches]
+            if not self._wanted:
+                self._wanted = [self.teacher(*batch).pooled for batch in batches]
+            pairs = zip(batches, self._wanted, strict=True)
+            found = [cosine(self.student(*batch).pooled, wanted) for batch, wanted in pairs]
         return float(torch.cat(found).mean())
 
     def values(self) -> dict[str, torch.Tensor]:

@@ -67,7 +67,8 @@ def distill(
             `fixed` for a pruned model and on a CPU, `gradual` for a dense one on a GPU.
         minutes, steps: When to stop, whichever comes first; with neither given, 10 minutes. It stops earlier where the
             held-back paragraphs get no better.
-        held_back: Share of the paragraphs that are never trained on, in (0, 0.5]; 200 of them at most.
+        held_back: Share of the paragraphs that are never trained on, in (0, 0.5]; 64 of them at most on a CPU,
+            200 on a GPU.
         include, exclude: Glob patterns (or parts) of layer names.
         device: `cpu`, `cuda`, ...; None: a GPU where there is one. The model comes back to where it was.
         tokens: In a batch; None: 1024 on a CPU, 8192 on a GPU.

@@ -127,7 +127,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(schedule: str, 
     assert [each.name for each in tmp_path.iterdir()] == [path.name]  # nothing half written beside it
     with pytest.raises(InvalidArgument, match="resume=True"):
         models.distill(**again, checkpoint=path)
-    with pytest.raises(InvalidArgument, match="rate was 0.001 and is 0.01"):
+    with pytest.raises(InvalidArgument, match=r"rate was 0\.001 and is 0\.01"):
         models.distill(**{**again, "rate": 0.01}, checkpoint=path, resume=True)
     report = models.distill(**again, checkpoint=path, resume=True)
     assert report.distilled.resumed
@@ -171,7 +171,7 @@ def test_bad_input_is_refused_before_anything_moves(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_distilled_says_what_can() -> None:
-    with pytest.raises(UnsupportedModel, match="only encoders.*GradualPruner"):
+    with pytest.raises(UnsupportedModel, match=r"only encoders.*GradualPruner"):
         models.distill(dense("llama"), texts=texts())
     with pytest.raises(UnsupportedModel, match="no tokenizer"):
         models.distill(make("bert"), texts=texts())

@@ -123,7 +123,7 @@ def test_bad_arguments_are_named() -> None:
         MaskKeeper({})
     with pytest.raises(InvalidArgument, match="sparsity is 60"):
         GradualPruner(weights, sparsity=60)
-    with pytest.raises(InvalidArgument, match="settle 0.1"):
+    with pytest.raises(InvalidArgument, match=r"settle 0\.1"):
         GradualPruner(weights, sparsity=0.5, settle=0.1)
     with pytest.raises(InvalidArgument, match=r"step\(progress\)"):
         GradualPruner(weights, sparsity=0.5).step()
