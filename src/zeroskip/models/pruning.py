@@ -121,9 +121,7 @@ def prune(
     targets = targets_of(wanted, parsed, layers)
     layers = [layer for layer in layers if layer.name in targets]
     refit = _resolve_refit(refit, loaded, pruner)
-    job = _Job(
-        loaded, pruner, parsed, wanted, targets, scope, refit, seed, keep_zeros, layers, progress or _silent
-    )
+    job = _Job(loaded, pruner, parsed, wanted, targets, scope, refit, seed, keep_zeros, layers, progress or _silent)
     _check_layers(job)
     data = _calibration(job, calibration, samples, seq_len)
     with _evaluating(loaded.model):
@@ -261,7 +259,9 @@ def _without_data(job: _Job, *, count: bool = True) -> None:
     if job.scope == "global":
         unique = list({id(layer.parameter): layer for layer in job.layers}.values())
         scores = [job.pruner.scores(layer.weight(), seed=job.seed + i) for i, layer in enumerate(unique)]  # type: ignore[attr-defined]
-        together = mask_from_scores(scores, sparsity=job.targets[unique[0].name].sparsity, pattern=job.pattern, scope="global")
+        together = mask_from_scores(
+            scores, sparsity=job.targets[unique[0].name].sparsity, pattern=job.pattern, scope="global"
+        )
         by_parameter = {id(layer.parameter): mask for layer, mask in zip(unique, together, strict=True)}
         masks = [by_parameter[id(layer.parameter)] for layer in job.layers]
     for layer, mask in zip(job.layers, masks, strict=True):

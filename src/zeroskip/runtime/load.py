@@ -12,6 +12,7 @@ from .._errors import DamagedFile, FormatError, InvalidArgument
 from ..io import SavedModel
 from .compile import Ranges, merge_ranges
 from .compiled import CompiledModel
+from .floor_report import FloorReport
 from .layerplan import Choice, LayerPlan, lane_limits, plan_from_json
 from .machine import differs
 from .packing import native, pack, stand_in
@@ -46,6 +47,7 @@ def load(folder: str | os.PathLike[str], *, verify: bool = False, threads: int |
         graph = Graph.from_json(manifest.graph)
     except FormatError as error:
         raise DamagedFile(f"{where}: {error}") from error
+    floor = None if manifest.floor is None else FloorReport.from_json(f"{where}: floor", manifest.floor)
     plan, notes = _runnable(saved, plan_from_json(where, manifest.plan))
     if elsewhere := differs(dict(manifest.machine)):
         notes.append(elsewhere)
@@ -68,6 +70,7 @@ def load(folder: str | os.PathLike[str], *, verify: bool = False, threads: int |
             text=Text(settings, files),
             machine=manifest.machine,
             notes=notes,
+            floor=floor,
         )
     except (FormatError, MemoryError) as error:
         raise DamagedFile(f"{where}: {error}") from error

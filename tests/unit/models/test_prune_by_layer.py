@@ -34,7 +34,8 @@ def test_each_layer_gets_its_own_and_the_rest_stays() -> None:
             assert ((layer.weight() != 0).reshape(-1, 16).sum(1) == 8).all()
         if layer.name.rpartition(".")[2] in ("query", "key", "value"):
             assert torch.equal(layer.weight(), before[layer.name]), f"{layer.name} was not to be touched"
-    assert report.sparsity == wanted and "by layer" in str(report)
+    assert report.sparsity == wanted
+    assert "by layer" in str(report)
     assert {layer.name: layer.sparsity for layer in report.layers} == {k: v for k, v in found.items() if v}
 
 

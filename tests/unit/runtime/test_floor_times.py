@@ -1,0 +1,52 @@
+"""From timings of kernels to seconds of rungs: ratios to the dense kernel of the same round, rounding that pays."""
+
+import pytest
+
+from zeroskip.runtime.floor import Rung
+from zeroskip.runtime.floor_times import _rungs
+from zeroskip.runtime.measure import Timing
+from zeroskip.runtime.values import Values
+
+KIND = ((64, 64), 0)
+VALUES = [
+    Values.of(dtype, None, x, kind="encoder")
+    for dtype, x in (("float32", "float32"), ("bfloat16", "float32"), ("int8", "float32"), ("int8", "int8"))
+]
+
+
+def timing(format, short, long, span, *, acc=""):
+    return Timing(f"spmm_{format}_{short}{acc}_scalar", format, long, 1, {16: span})
+
+
+def dense(span):
+    return timing("dense", "f32", "float32", span)
+
+
+def test_ratios_undo_a_slow_minute():
+    timings = {
+        (KIND, 0.0, "float32"): [],
+        (KIND, 0.0, "bfloat16"): [],
+        (KIND, 0.0, "int8"): [dense(4.0), timing("dense", "i8", "int8", 2.0, acc="_i32acc")],
+        (KIND, 0.5, "float32"): [dense(2.0), timing("csr", "f32", "float32", 1.2)],
+        # In a quiet half of the time: twice as fast throughout, and no better for it.
+        (KIND, 0.5, "bfloat16"): [
+            dense(1.0),
+            timing("dense", "bf16", "bfloat16", 0.9),
+            timing("csr", "bf16", "bfloat16", 0.6),
+        ],
+        (KIND, 0.5, "int8"): [dense(2.0), timing("csr", "i8", "int8", 1.0), timing("csr", "f32", "float32", 1.2)],
+    }
+    found = _rungs(KIND, timings, VALUES, 16)
+    assert found[Rung()] == pytest.approx(2.0), "the median of the dense ones"
+    assert found[Rung(0.5)] == pytest.approx(1.2)
+    assert Rung(0.5, "bfloat16") not in found, "as fast as float32 where both are taken as ratios"
+    assert found[Rung(0.0, "bfloat16")] == pytest.approx(1.8), "dense in bfloat16 as beside the sparse ones"
+    assert found[Rung(0.5, "int8")] == pytest.approx(1.0)
+    assert found[Rung(0.0, "int8", "int8")] == pytest.approx(1.0)
+    assert Rung(0.0, "int8") not in found, "the only kernel of codes rounds x, which this rung does not"
+
+
+def test_a_layer_that_was_not_measured_has_times_of_its_size():
+    found = _rungs(KIND, {(KIND, 0.0, "float32"): []}, VALUES[:1], 16)
+    assert list(found) == [Rung()]
+    assert found[Rung()] > 0
