@@ -6,8 +6,9 @@ Each floor is searched for with one half of the paragraphs of the calibration te
 The models are then compared on text that took no part in the search: 500 paragraphs of the test text of WikiText-2,
 each model and the dense one in turns, tokenising included; medians of whole passes. `--uniform` prunes every layer to
 the same sparsity instead, SparseGPT with refit as the search does: what choosing layer by layer gains. With --lines 0
-the held-back lines are measured on instead. `--details` prints what was chosen for each layer. What a search measured is kept in the cache folder, so that a second run is short;
---fresh measures anew. Needs ZEROSKIP_DATA_DIR and the package of the model.
+the held-back lines are measured on instead. `--details` prints what was chosen for each layer. What a search measured
+is kept in the cache folder, so that a second run is short; --fresh measures anew. Needs ZEROSKIP_DATA_DIR and the
+package of the model.
 """
 
 from __future__ import annotations
