@@ -256,7 +256,7 @@ def test_refused(options, words):
 
 
 def test_decoders_and_models_without_tokenizer_are_refused():
-    with pytest.raises(InvalidArgument, match="is a decoder and has no embeddings"):
+    with pytest.raises(InvalidArgument, match="is of kind decoder, which has no embeddings"):
         search(small.llama())
     with pytest.raises(InvalidArgument, match="needs a tokenizer"):
         zeroskip.compile(encoder(), keep_cosine=0.9)

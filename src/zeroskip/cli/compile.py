@@ -84,7 +84,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     console.say(f"zeroskip compile on {describe(use_threads(args.threads))}")
     narrow = args.values == "bfloat16" and args.activations != "int8"
-    if args.values not in INTEGERS and (args.group is not None or (args.activations is not None and not narrow)):
+    alone = args.values not in INTEGERS and args.keep_cosine is None  # a search has rungs of codes by itself
+    if alone and (args.group is not None or (args.activations is not None and not narrow)):
         raise UsageError(
             "--group and --activations are for weights in codes; pass --values int8 or int4 with them "
             "(or --values bfloat16 --activations bfloat16)."

@@ -28,7 +28,7 @@ from ..kernels import X_DTYPES
 from ..ops import _cache
 from ..ops.clock import quartile
 from .compile import Settings, compile_known
-from .floor import Assignment, Bracket, Option, Rung, Table, Trial, allocate, time_of
+from .floor import Assignment, Bracket, Option, Rung, Table, Trial, time_of
 from .floor_losses import LayerLosses, losses_of
 from .floor_report import FloorReport, layers_of, trials_of
 from .floor_times import VALUES, kind_of, times_of
@@ -116,8 +116,8 @@ def compile_above(loaded: Any, settings: Settings, floor: FloorSettings) -> Comp
     """
     if loaded.kind != "encoder":
         raise InvalidArgument(
-            f"compile: keep_cosine is {floor.keep_cosine:g}, but {loaded.name} is a {loaded.kind} and has no "
-            "embeddings to compare; leave it out, or pass an encoder."
+            f"compile: keep_cosine is {floor.keep_cosine:g}, but {loaded.name} is of kind {loaded.kind}, which "
+            "has no embeddings to compare; leave it out, or pass an encoder."
         )
     if loaded.tokenizer is None:
         raise InvalidArgument("compile: keep_cosine needs a tokenizer to read lines with; pass tokenizer=.")
@@ -137,6 +137,7 @@ class _Search:
     values: list[Values] = field(default_factory=list)
     made: dict[int, Any] = field(default_factory=dict)  # by place in the trials: the pruned model
     seconds: float = 0.0  # of the last trial
+    digests: dict[str, str] = field(default_factory=dict)  # of the weights and of the text
 
     def run(self) -> CompiledModel:
         """Search, and compile what was found."""
@@ -146,7 +147,6 @@ class _Search:
         self.weights = _weights(self.loaded)
         self.values = ladder(self.settings)
         table = self._table()
-        start = allocate(table, 0.0)
         other_s = max(0.0, self._whole_s(given) - time_of(_unchanged(table)))
 
         def speedup(assignment: Assignment) -> float:
@@ -174,7 +174,7 @@ class _Search:
                 break
             found = f"the fastest of {len(bracket.trials)} trials that is above the floor"
             return self._told(fast, bracket, trial.assignment, cosines, gain, found, speedup)
-        return self._told(given, bracket, _unchanged(table) or start, _cosines(reference, reference), 1.0, why, speedup)
+        return self._told(given, bracket, _unchanged(table), _cosines(reference, reference), 1.0, why, speedup)
 
     def _table(self) -> Table:
         """Times and losses of the rungs of each layer."""
@@ -296,15 +296,15 @@ class _Search:
         return quartile(slow)[0] / quartile(quick)[0]
 
     def _key(self, what: str) -> dict[str, Any]:
-        """What losses and trials depend on: all weights, the text, and the code of this module's neighbours."""
-        if not hasattr(self, "_digests"):
+        """What losses and trials depend on: weights and text. `scheme` goes up where they are found otherwise."""
+        if not self.digests:
             digest = hashlib.sha256()
             for name, tensor in sorted(self.loaded.model.state_dict().items()):
                 digest.update(name.encode())
                 digest.update(np.ascontiguousarray(tensor.float().numpy()).tobytes())
             text = hashlib.sha256("\0".join([*self.lines.calibration, *self.lines.held_back]).encode())
-            self._digests = {"weights": digest.hexdigest(), "text": text.hexdigest()}
-        return {"what": what, "scheme": 1, **self._digests}
+            self.digests = {"weights": digest.hexdigest(), "text": text.hexdigest()}
+        return {"what": what, "scheme": 1, **self.digests}
 
     def _told(
         self,
