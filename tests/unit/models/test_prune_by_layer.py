@@ -66,14 +66,14 @@ def test_global_scope_has_one_sparsity() -> None:
 
 @pytest.mark.parametrize("refit", ["none", "block"])
 def test_zeros_stay_zeros(refit: str) -> None:
+    """A group of N:M is chosen once the columns before it have been made up for, zeros among them."""
     model = make("bert")
-    models.prune(model, sparsity=0.5, method="random", calibration=token_batches())
+    models.prune(model, sparsity=0.4, method="random", calibration=token_batches())
     before = {layer.name: layer.weight() == 0 for layer in models.prunable(model)}
-    models.prune(
-        model, sparsity={NAME: 0.7}, keep_zeros=True, refit=refit, seed=1, calibration=token_batches(padded=True)
-    )
+    batches = token_batches(padded=True)
+    models.prune(model, sparsity={NAME: "8:16"}, keep_zeros=True, refit=refit, calibration=batches)
     for layer in models.prunable(model):
         after = layer.weight() == 0
         assert after[before[layer.name]].all(), f"{layer.name} has entries where it had zeros"
         assert layer.name == NAME or torch.equal(after, before[layer.name])
-    assert zeros(model)[NAME] >= 0.7
+    assert zeros(model)[NAME] >= 0.5
