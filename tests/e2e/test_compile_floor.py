@@ -149,7 +149,7 @@ def slower(weights, values, **options):
     ("patch", "why"),
     [
         ({(floor_search, "times_of"): slower}, "no rung of any layer is faster here"),
-        ({(floor_search._Search, "_loss"): lambda *_: 0.5}, "trials is above the floor, the best is at 0.5"),
+        ({(floor_search._Search, "_loss"): lambda *_: 0.5}, "none is above the floor, the best is at 0.5"),
         (
             {(floor_search._Search, "_loss"): lambda *_: 0.0, (floor, "FIRST_RATIO"): 1e-3},
             "with the kernels of the final plan",

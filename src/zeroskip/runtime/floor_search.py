@@ -172,7 +172,7 @@ class _Search:
             if gain < 1.0:
                 why = f"what was found above the floor runs at {gain:.2f}x, not faster: {_GIVEN}"
                 break
-            found = f"the fastest of {len(bracket.trials)} trials that is above the floor"
+            found = f"the fastest above the floor, of {_counted(bracket)}"
             return self._told(fast, bracket, trial.assignment, cosines, gain, found, speedup)
         return self._told(given, bracket, _unchanged(table), _cosines(reference, reference), 1.0, why, speedup)
 
@@ -343,7 +343,12 @@ def _why_given(bracket: Bracket) -> str:
     if not bracket.trials:
         return f"no rung of any layer is faster here and predicted above the floor: {_GIVEN}"
     best = min(trial.loss for trial in bracket.trials)
-    return f"none of {len(bracket.trials)} trials is above the floor, the best is at {1 - best:.4f}: {_GIVEN}"
+    return f"of {_counted(bracket)} none is above the floor, the best is at {1 - best:.4f}: {_GIVEN}"
+
+
+def _counted(bracket: Bracket) -> str:
+    count = len(bracket.trials)
+    return f"{count} trial{'' if count == 1 else 's'}"
 
 
 def _unchanged(table: Table) -> Assignment:
