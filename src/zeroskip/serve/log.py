@@ -1,11 +1,22 @@
-"""One line a request on standard error, as JSON or for people. Texts, keys and vectors never stand in it."""
+"""One line a request on standard error, as JSON or for people. Texts, keys and vectors never stand in it.
+
+A thread writes: whoever reads the log and stalls (a full pipe, a full disk) must not stall the server. What it cannot take is
+dropped and counted.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import queue
 import sys
+import threading
 import time
 from typing import Any, TextIO
+
+
+# Lines that wait for a reader that stalls.
+_MOST_WAITING = 10_000
 
 
 class Log:
@@ -19,6 +30,9 @@ class Log:
     def __init__(self, format: str, stream: TextIO | None = None) -> None:
         self._format = format
         self._stream = stream
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._dropped = 0
+        self._thread: threading.Thread | None = None
 
     def write(self, event: str, level: str = "info", **fields: Any) -> None:
         """Write one line; fields that are None are left out."""
@@ -32,10 +46,35 @@ class Log:
         else:
             words = " ".join(f"{name}={_plain(value)}" for name, value in found.items())
             line = f"{stamp} {level} {event} {words}".rstrip()
-        try:
-            print(line, file=self._stream or sys.stderr, flush=True)
-        except (OSError, ValueError):  # nobody reads it any more: no reason to stop answering
-            self._format = "off"
+        if self._lines.qsize() >= _MOST_WAITING:
+            self._dropped += 1
+            return
+        self._lines.put(line)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="zeroskip-log", daemon=True)
+            self._thread.start()
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Write what waits, if anybody reads it."""
+        self._lines.put(None)
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            lines = [self._lines.get()]
+            with contextlib.suppress(queue.Empty):
+                while lines[-1] is not None:
+                    lines.append(self._lines.get_nowait())
+            last = lines[-1] is None
+            dropped, self._dropped = self._dropped, 0
+            if dropped:
+                lines.insert(0, f'{{"level": "warning", "event": "log lines dropped", "lines": {dropped}}}')
+            try:
+                print("\n".join(line for line in lines if line is not None), file=self._stream or sys.stderr, flush=True)
+            except (OSError, ValueError):  # nobody reads it any more: no reason to stop answering
+                self._format = "off"
 
 
 def _plain(value: Any) -> str:

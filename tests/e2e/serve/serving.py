@@ -9,9 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-
-from zeroskip.serve import Settings, create_app, server
 
 NAME = "small"
 
@@ -25,11 +24,14 @@ class Running:
         process: The process.
     """
 
-    def __init__(self, process, url, port):
+    def __init__(self, process, url, port, *, read_log=True):
         self.process = process
         self.url = url
         self.port = port
         self.log = []
+        self.reader = threading.Thread(target=lambda: self.log.extend(process.stderr.read().splitlines()), daemon=True)
+        if process is not None and read_log:
+            self.reader.start()
 
     def request(self, method, path, body=None, headers=()):
         """(status, headers, body) of one request on a connection of its own."""
@@ -54,7 +56,7 @@ class Running:
         """Ask it to stop; its exit code."""
         self.process.send_signal(sig)
         code = self.process.wait(30)
-        self.log += self.process.stderr.read().splitlines()
+        self.reader.join(10)
         return code
 
 
@@ -75,7 +77,7 @@ def read_answer(connection):
 
 
 @contextlib.contextmanager
-def serving(folder, *words, env=None):
+def serving(folder, *words, env=None, read_log=True):
     """`zeroskip serve FOLDER` as a process of its own."""
     command = [sys.executable, "-m", "zeroskip", "serve", str(folder), "--port", "0", "--name", NAME, "--json", *words]
     process = subprocess.Popen(
@@ -88,7 +90,7 @@ def serving(folder, *words, env=None):
             assert line, process.stderr.read()
             said += line
         url = json.loads(said)["url"]
-        yield Running(process, url, int(url.split(":")[2].split("/")[0]))
+        yield Running(process, url, int(url.split(":")[2].split("/")[0]), read_log=read_log)
     finally:
         if process.poll() is None:
             process.kill()
@@ -100,9 +102,9 @@ def serving(folder, *words, env=None):
 @contextlib.contextmanager
 def in_process(model, settings=None):
     """The app in a thread of this process, so that a test can slow its model down; (app, Running without process)."""
-    import threading
-
     import uvicorn
+
+    from zeroskip.serve import Settings, create_app, server
 
     app = create_app(model, settings or Settings(name=NAME, log_format="off"))
     listener = server.bind("127.0.0.1", 0)

@@ -8,9 +8,13 @@ import socket
 import time
 
 import numpy as np
-import openai
 import pytest
-from serving import NAME, read_answer, serving
+
+openai = pytest.importorskip("openai")
+for name in ("starlette", "uvicorn", "prometheus_client"):
+    pytest.importorskip(name)
+
+from serving import NAME, read_answer, serving  # noqa: E402
 
 TEXTS = ["the cat sat on the big house", "a dog", "one two three and the small red tree ran", "blue"]
 # Which texts share a run changes the order of sums: float32, two blocks, numbers below 1.
