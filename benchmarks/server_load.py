@@ -2,15 +2,17 @@
 
     python benchmarks/server_load.py COMPILED [--clients 64] [--requests 10000] [--rounds 3] [--json]
 
-COMPILED is a folder that `zeroskip compile` wrote. Each round calls `model.embed` on all texts at once in a process of its own,
-then starts `zeroskip serve` as another and sends the same texts from so many clients, each with one request at a time over one
-connection, vectors as base64. Every vector is compared with the direct one of its text: no number may be off by 1e-4, which only
-vectors of equal texts are to each other. The texts are the paragraphs of WikiText-2's test split with their own lengths, again from the start where more are
-needed; they come from ZEROSKIP_DATA_DIR.
+COMPILED is a folder that `zeroskip compile` wrote. Each round calls `model.embed` on all texts at once in a process
+of its own, then starts `zeroskip serve` as another and sends the same texts from so many clients, each with one
+request at a time over one connection, vectors as base64. Every vector is compared with the direct one of its text: no
+number may be off by 1e-4, which only vectors of equal texts are to each other. The texts are the paragraphs of
+WikiText-2's test split with their own lengths, again from the start where more are needed; they come from
+ZEROSKIP_DATA_DIR.
 
-Cold start is the time from starting the process to the first answer of /v1/embeddings, the server asked every 5 ms; the median of
---starts. Memory is VmRSS of the server after its first answer and after the load, VmHWM its peak. The clients share the processor
-with the server: `client_share` is what part of all cores they took, which the direct run did not have to give.
+Cold start is the time from starting the process to the first answer of /v1/embeddings, the server asked every 5 ms;
+the median of --starts. Memory is VmRSS of the server after its first answer and after the load, VmHWM its peak. The
+clients share the processor with the server: `client_share` is what part of all cores they took, which the direct run
+did not have to give.
 """
 
 from __future__ import annotations
@@ -132,7 +134,19 @@ def served(model: str, text: str) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "zeroskip", "serve", model, "--port", str(port), "--name", "m", "--log-format", "off"]
+    command = [
+        sys.executable,
+        "-m",
+        "zeroskip",
+        "serve",
+        model,
+        "--port",
+        str(port),
+        "--name",
+        "m",
+        "--log-format",
+        "off",
+    ]
     begin = time.perf_counter()
     process = subprocess.Popen([*command, "--quiet"])
     try:
@@ -159,8 +173,13 @@ def first_answer(process: subprocess.Popen[bytes], port: int, request: bytes, be
 def request_of(text: str) -> bytes:
     """A whole HTTP request."""
     body = json.dumps({"model": "m", "input": text, "encoding_format": "base64"}).encode()
-    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: m\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    lines = [
+        "POST /v1/embeddings HTTP/1.1",
+        "Host: m",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 class Client(asyncio.Protocol):
@@ -263,19 +282,22 @@ def after(found: dict[str, float]) -> dict[str, float]:
 
 def text_of(found: dict[str, Any]) -> str:
     """The result for people."""
-    return "\n".join(
-        [
-            f"{found['model']}: {found['clients']} clients, {found['requests']} requests, {found['rounds']} rounds, "
-            f"{found['cores']} cores; every vector checked, medians",
-            f"direct      {found['direct_texts_s']:8.1f} texts/s",
-            f"served      {found['served_texts_s']:8.1f} texts/s, {found['ratio']:.3f} of direct; "
-            f"the clients took {found['client_share']:.1%} of all cores",
-            f"latency     p50 {found['p50_ms']:.1f}, p95 {found['p95_ms']:.1f}, p99 {found['p99_ms']:.1f} ms",
-            f"memory      {found['rss_first_mb']:.1f} MB after the first answer, {found['rss_mb']:.1f} after the load "
-            f"({found['rss_anonymous_mb']:.1f} anonymous, peak {found['rss_peak_mb']:.1f})",
-            f"cold start  {found['cold_start_s']:.3f} s to the first answer",
-        ]
+    shape = (
+        f"{found['clients']} clients, {found['requests']} requests, {found['rounds']} rounds, {found['cores']} cores"
     )
+    served = f"{found['served_texts_s']:8.1f} texts/s, {found['ratio']:.3f} of direct"
+    times = f"p50 {found['p50_ms']:.1f}, p95 {found['p95_ms']:.1f}, p99 {found['p99_ms']:.1f} ms"
+    memory = f"{found['rss_first_mb']:.1f} MB after the first answer, {found['rss_mb']:.1f} after the load"
+    more = f"({found['rss_anonymous_mb']:.1f} anonymous, peak {found['rss_peak_mb']:.1f})"
+    lines = [
+        f"{found['model']}: {shape}; every vector checked, medians",
+        f"direct      {found['direct_texts_s']:8.1f} texts/s",
+        f"served      {served}; the clients took {found['client_share']:.1%} of all cores",
+        f"latency     {times}",
+        f"memory      {memory} {more}",
+        f"cold start  {found['cold_start_s']:.3f} s to the first answer",
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,10 @@ examples:
   curl localhost:8000/v1/embeddings -H 'Content-Type: application/json' \\
        -d '{"model": "minilm-60-fast", "input": ["a sentence", "another one"]}'
 
-MODEL is what `zeroskip compile` wrote; anything else that compile takes is compiled first, into a folder that is deleted
-in the end. SIGTERM and Ctrl-C finish what was accepted and exit with 0; SIGHUP loads the folder again. One JSON line a
-request goes to standard error, without texts. Keys come from the environment or a file, never from the command line.
-docs/serve.md has the fields, limits, metrics, and how to run several processes.
+MODEL is what `zeroskip compile` wrote; anything else that compile takes is compiled first, into a folder that is
+deleted in the end. SIGTERM and Ctrl-C finish what was accepted and exit with 0; SIGHUP loads the folder again. One
+JSON line a request goes to standard error, without texts. Keys come from the environment or a file, never from the
+command line. docs/serve.md has the fields, limits, metrics, and how to run several processes.
 """
 
 
@@ -41,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--port", type=_port, default=8000, metavar="N", help="port; 0 takes a free one (8000)")
     where.add_argument("--name", metavar="NAME", help="how clients call the model (the name of the folder)")
     where.add_argument(
-        "--api-key-file", type=existing_file, metavar="FILE", help="keys that are let in, one a line; also ZEROSKIP_API_KEY"
+        "--api-key-file",
+        type=existing_file,
+        metavar="FILE",
+        help="keys that are let in, one a line; also ZEROSKIP_API_KEY",
     )
     where.add_argument("--log-format", choices=("json", "text", "off"), default="json", help="lines of the log (json)")
     batch = parser.add_argument_group("batches")
@@ -55,10 +58,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--queue", type=positive, metavar="N", help="most texts that wait; beyond it 429 (8192, or --max-texts)"
     )
     limits.add_argument("--max-texts", type=positive, default=2048, metavar="N", help="most texts of a request (2048)")
-    limits.add_argument("--max-body-mb", type=positive, default=8, metavar="MB", help="most of a body; beyond it 413 (8)")
+    limits.add_argument(
+        "--max-body-mb", type=positive, default=8, metavar="MB", help="most of a body; beyond it 413 (8)"
+    )
     limits.add_argument("--body-timeout", type=not_negative, default=10.0, metavar="S", help="time to send a body (10)")
-    limits.add_argument("--refuse-long", action="store_true", help="400 for texts longer than the model takes, no cutting")
-    limits.add_argument("--grace-s", type=not_negative, default=30.0, metavar="S", help="time to finish when stopped (30)")
+    limits.add_argument(
+        "--refuse-long", action="store_true", help="400 for texts longer than the model takes, no cutting"
+    )
+    limits.add_argument(
+        "--grace-s", type=not_negative, default=30.0, metavar="S", help="time to finish when stopped (30)"
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -105,7 +114,9 @@ def _serve(args: argparse.Namespace, console: Console, settings: Any, listener: 
                 f"zeroskip serve: {settings.name}, {model.features} numbers a vector, {model.nbytes / 1e6:.1f} MB, "
                 f"{'keys wanted' if settings.keys else 'no key wanted'}, at {address}/v1"
             )
-            console.emit({"url": f"{address}/v1", "model": settings.name, "features": model.features, "pid": os.getpid()})
+            console.emit(
+                {"url": f"{address}/v1", "model": settings.name, "features": model.features, "pid": os.getpid()}
+            )
 
         serve(model, settings, listener, reload=load, started=started)
     return 0
@@ -166,5 +177,3 @@ def _port(text: str) -> int:
     if not 0 <= value < 65536:
         raise argparse.ArgumentTypeError(f"{text} is no port; choose 0 to 65535")
     return value
-
-

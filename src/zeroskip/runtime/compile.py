@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,6 @@ from .text import Text, TextSettings, special_tokens, text_of
 from .values import Values, check_values, in_format
 
 if TYPE_CHECKING:
-    from ..kernels.cpu import NativePrepared
     from .compiled import CompiledModel
     from .fallback import CompiledModule
     from .graph import Graph

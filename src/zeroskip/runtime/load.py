@@ -32,8 +32,8 @@ def load(
         folder: The saved model.
         verify: Whether to compare the sha256 of all weights, which reads them once more.
         threads: Threads of the native kernels, for the whole process; None leaves them as they are.
-        mapped: Whether embedding tables stay in the file. Else they are copied, and the file may be changed, cut short or
-            deleted afterwards: with a mapped file that ends the process. Such a model cannot be saved again.
+        mapped: Whether embedding tables stay in the file. Else they are copied, and the file may be changed, cut short
+            or deleted afterwards: with a mapped file that ends the process. Such a model cannot be saved again.
     Raises:
         InvalidArgument: If there is no saved model.
         DamagedFile: If any part of it is damaged, or says something untrue.

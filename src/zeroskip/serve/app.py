@@ -128,7 +128,8 @@ class _Embeddings:
         """Until the vectors are there, or the client is not."""
         watch = asyncio.ensure_future(_disconnect(receive))
         try:
-            await asyncio.wait({future, watch}, return_when=asyncio.FIRST_COMPLETED)
+            both: set[asyncio.Future[Any]] = {future, watch}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not future.done():
                 raise ClientGone
         finally:

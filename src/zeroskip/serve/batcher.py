@@ -1,8 +1,8 @@
 """Dynamic batching: requests wait in a bounded queue, and one worker runs their texts together.
 
-The native executor uses every core itself, so there is one worker. It takes one text of each waiting request in turn until the
-tokens of a run are full: a request of a thousand texts gets its share of each run and nobody waits behind it. The executor
-packs sequences without padding, so texts of different lengths may share a run.
+The native executor uses every core itself, so there is one worker. It takes one text of each waiting request in turn
+until the tokens of a run are full: a request of a thousand texts gets its share of each run and nobody waits behind
+it. The executor packs sequences without padding, so texts of different lengths may share a run.
 """
 
 from __future__ import annotations

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,13 +107,14 @@ class Engine:
         self.start()
         assert self._batcher is not None
         assert self._tokenising is not None
-        if isinstance(inputs[0], str) and TOKENIZER not in loaded.model.text.files:
+        texts = [item for item in inputs if isinstance(item, str)]
+        if texts and TOKENIZER not in loaded.model.text.files:
             raise bad("input", "input is text, but the model was compiled without a tokenizer; pass token ids.")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Job] = loop.create_future()
         settings = loaded.model.text.settings
         job = Job(loaded.model, len(inputs), normalize=settings.normalize, done=_teller(loop, future))
-        ids = [] if isinstance(inputs[0], str) else self._cut_ids(job, inputs, loaded.limit)
+        ids = self._cut_ids(job, [item for item in inputs if not isinstance(item, str)], loaded.limit)
         try:
             self._batcher.admit(job)
         except QueueFull as full:
@@ -124,7 +126,7 @@ class Engine:
         if ids:
             self._batcher.put(job, 0, ids)
         else:
-            self._tokenising.put(job, loaded.model.text, inputs)  # type: ignore[arg-type]
+            self._tokenising.put(job, loaded.model.text, texts)
         return job, future
 
     def abandon(self, job: Job) -> None:
@@ -142,10 +144,9 @@ class Engine:
             return too_long(where, self.loaded.limit)
         return ApiError(500, f"The model failed ({type(error).__name__}).", "internal_error")
 
-    def _cut_ids(self, job: Job, inputs: Inputs, limit: int | None) -> list[Ids]:
+    def _cut_ids(self, job: Job, inputs: Sequence[Ids], limit: int | None) -> list[Ids]:
         found: list[Ids] = []
         for row, item in enumerate(inputs):
-            assert not isinstance(item, str)
             if limit is not None and item.size > limit:
                 if self._settings.refuse_long:
                     raise too_long(f"input[{row}]" if len(inputs) > 1 else "input", limit)
@@ -171,7 +172,9 @@ class Engine:
 def too_long(where: str, limit: int | None) -> ApiError:
     """400: this server does not cut texts."""
     return bad(
-        "input", f"{where} has more than {limit} tokens, which this server refuses; shorten it.", "context_length_exceeded"
+        "input",
+        f"{where} has more than {limit} tokens, which this server refuses; shorten it.",
+        "context_length_exceeded",
     )
 
 
@@ -183,10 +186,8 @@ def _teller(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Job]) -> Cal
             future.set_result(job)
 
     def tell(job: Job) -> None:
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
             loop.call_soon_threadsafe(settle, job)
-        except RuntimeError:  # the loop has ended: nobody waits any more
-            pass
 
     return tell
 

@@ -38,7 +38,9 @@ def read_keys(file: str | os.PathLike[str] | None) -> tuple[bytes, ...]:
 def _some(where: str, keys: Sequence[str]) -> list[str]:
     found = [key.strip() for key in keys if key.strip()]
     if not found:
-        raise InvalidArgument(f"serve: {where} holds no key, which would open the server to all; set one, or remove it.")
+        raise InvalidArgument(
+            f"serve: {where} holds no key, which would open the server to all; set one, or remove it."
+        )
     return found
 
 

@@ -1,7 +1,7 @@
 """One line a request on standard error, as JSON or for people. Texts, keys and vectors never stand in it.
 
-A thread writes: whoever reads the log and stalls (a full pipe, a full disk) must not stall the server. What it cannot take is
-dropped and counted.
+A thread writes: whoever reads the log and stalls (a full pipe, a full disk) must not stall the server. What it cannot
+take is dropped and counted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from typing import Any, TextIO
-
 
 # Lines that wait for a reader that stalls.
 _MOST_WAITING = 10_000
@@ -72,7 +71,9 @@ class Log:
             if dropped:
                 lines.insert(0, f'{{"level": "warning", "event": "log lines dropped", "lines": {dropped}}}')
             try:
-                print("\n".join(line for line in lines if line is not None), file=self._stream or sys.stderr, flush=True)
+                print(
+                    "\n".join(line for line in lines if line is not None), file=self._stream or sys.stderr, flush=True
+                )
             except (OSError, ValueError):  # nobody reads it any more: no reason to stop answering
                 self._format = "off"
 

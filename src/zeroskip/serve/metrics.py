@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import generate_latest
@@ -26,10 +26,13 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        own = {"registry": self._registry}
+        own: Any = {"registry": self._registry}
         self._requests = Counter("zeroskip_requests", "Requests by path and status", ["path", "status"], **own)
         self._latency = Histogram(
-            "zeroskip_request_seconds", "Time from the head of an embedding request to its answer", buckets=_SECONDS, **own
+            "zeroskip_request_seconds",
+            "Time from the head of an embedding request to its answer",
+            buckets=_SECONDS,
+            **own,
         )
         self._queue = Gauge("zeroskip_queue_texts", "Texts that wait", **own)
         self._batch_texts = Histogram("zeroskip_batch_texts", "Texts of a run", buckets=_TEXTS, **own)

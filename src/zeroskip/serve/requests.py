@@ -177,7 +177,9 @@ def _text(where: str, value: Any) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise bad(
-            "input", f"{where} holds half a surrogate pair at character {error.start}, which is no text.", "invalid_utf8"
+            "input",
+            f"{where} holds half a surrogate pair at character {error.start}, which is no text.",
+            "invalid_utf8",
         ) from None
     return value
 

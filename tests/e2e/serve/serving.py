@@ -36,7 +36,13 @@ class Running:
     def request(self, method, path, body=None, headers=()):
         """(status, headers, body) of one request on a connection of its own."""
         content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", f"Content-Length: {len(content)}", *headers]
+        lines = [
+            f"{method} {path} HTTP/1.1",
+            "Host: x",
+            "Connection: close",
+            f"Content-Length: {len(content)}",
+            *headers,
+        ]
         return self.raw("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
 
     def post(self, body, headers=()):

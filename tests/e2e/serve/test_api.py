@@ -224,7 +224,13 @@ def test_health_and_metrics(running):
     page = body.decode()
     assert headers["content-type"].startswith("text/plain")
     assert 'zeroskip_requests_total{path="/v1/embeddings",status="200"}' in page
-    for name in ("request_seconds_bucket", "queue_texts 0.0", "batch_tokens_sum", "rejected_texts_total", "model_info{"):
+    for name in (
+        "request_seconds_bucket",
+        "queue_texts 0.0",
+        "batch_tokens_sum",
+        "rejected_texts_total",
+        "model_info{",
+    ):
         assert f"zeroskip_{name}" in page
 
 

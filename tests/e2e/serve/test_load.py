@@ -82,12 +82,17 @@ def test_many_clients_each_get_their_own(running, model):
         return found
 
     async def everybody():
-        async with httpx.AsyncClient(base_url=running.url, timeout=60, limits=httpx.Limits(max_connections=32)) as session:
+        async with httpx.AsyncClient(
+            base_url=running.url, timeout=60, limits=httpx.Limits(max_connections=32)
+        ) as session:
             return await asyncio.gather(*(client(session, range(first, 640, 32)) for first in range(32)))
 
     found = {number: rows for part in asyncio.run(everybody()) for number, rows in part.items()}
     assert len(found) == 640
-    ids = [[np.array(row, np.int32) for row in rows] if number % 2 else model.text.encode(rows) for number, rows in enumerate(asked)]
+    ids = [
+        [np.array(row, np.int32) for row in rows] if number % 2 else model.text.encode(rows)
+        for number, rows in enumerate(asked)
+    ]
     for number, rows in enumerate(ids):
         expected = model.vectors(rows)
         expected /= np.linalg.norm(expected, axis=1, keepdims=True) if model.text.settings.normalize else 1

@@ -58,13 +58,15 @@ def test_it_finishes_what_it_has_and_stops_with_0(folder, sig):
 
 
 def test_the_grace_ends(folder):
-    with serving(folder, "--grace-s", "0.2", "--body-timeout", "60") as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
-            connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-            time.sleep(0.3)
-            begin = time.monotonic()
-            assert server.stop() == 0
-            assert time.monotonic() - begin < 10
+    with (
+        serving(folder, "--grace-s", "0.2", "--body-timeout", "60") as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection,
+    ):
+        connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        time.sleep(0.3)
+        begin = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - begin < 10
 
 
 def test_keys(folder, tmp_path):
