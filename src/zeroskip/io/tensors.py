@@ -83,7 +83,7 @@ class TensorFile:
         try:
             with self.path.open("rb", buffering=0) as file:
                 file.seek(start)
-                view, done = memoryview(found), 0
+                view, done = found.data, 0
                 while done < nbytes and (more := file.readinto(view[done:])):
                     done += more
         except OSError as error:

@@ -33,7 +33,7 @@ def embeddings(vectors: Float32, *, as_base64: bool, model: str, tokens: int) ->
 
 
 def _as_base64(vector: Float32) -> bytes:
-    return b'"%b"' % base64.b64encode(np.ascontiguousarray(vector, dtype="<f4"))
+    return b'"%b"' % base64.b64encode(vector.astype("<f4").tobytes())
 
 
 def _as_numbers(vector: Float32) -> bytes:

@@ -44,9 +44,6 @@ class Job:
         done: Called by the worker's thread when the vectors are there, or `error` is set.
     """
 
-    __slots__ = ("arrived", "cut", "done", "error", "gone", "left", "model", "normalize", "queued", "started", "texts")
-    __slots__ += ("tokens", "vectors", "waiting")
-
     def __init__(self, model: Model, texts: int, *, normalize: bool, done: Callable[[Job], None]) -> None:
         self.model = model
         self.texts = texts
