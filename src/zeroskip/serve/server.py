@@ -41,7 +41,7 @@ def run(
     Args:
         model: A compiled encoder.
         settings: Limits, keys, name.
-        listener: A bound socket, from `bind`.
+        listener: A bound socket, from `sockets.bind`.
         reload: Loads the model again, on SIGHUP.
         started: Called when requests are answered.
     """
@@ -63,24 +63,6 @@ def run(
         server.run(sockets=[listener])
     finally:
         log.close()
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet.
-
-    Raises:
-        OSError: If the address is taken, not of this machine, or not allowed.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol by its name: only then asyncio sets TCP_NODELAY, without which an answer may wait 40 ms for an ACK.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 class _Server(uvicorn.Server):

@@ -110,10 +110,10 @@ def in_process(model, settings=None):
     """The app in a thread of this process, so that a test can slow its model down; (app, Running without process)."""
     import uvicorn
 
-    from zeroskip.serve import Settings, create_app, server
+    from zeroskip.serve import Settings, create_app, sockets
 
     app = create_app(model, settings or Settings(name=NAME, log_format="off"))
-    listener = server.bind("127.0.0.1", 0)
+    listener = sockets.bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
     config = uvicorn.Config(app, log_config=None, log_level="critical", ws="none")
     running = uvicorn.Server(config)
