@@ -70,10 +70,9 @@ class Log:
             dropped, self._dropped = self._dropped, 0
             if dropped:
                 lines.insert(0, f'{{"level": "warning", "event": "log lines dropped", "lines": {dropped}}}')
+            text = "".join(f"{line}\n" for line in lines if line is not None)
             try:
-                print(
-                    "\n".join(line for line in lines if line is not None), file=self._stream or sys.stderr, flush=True
-                )
+                print(text, end="", file=self._stream or sys.stderr, flush=True)
             except (OSError, ValueError):  # nobody reads it any more: no reason to stop answering
                 self._format = "off"
 
