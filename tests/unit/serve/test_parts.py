@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from zeroskip import InvalidArgument
 from zeroskip.serve import Settings, answers
 from zeroskip.serve.keys import Keys, read_keys
 from zeroskip.serve.log import Log
+from zeroskip.serve.sockets import bind
 
 
 def test_nine_digits_give_every_float32_back():
@@ -85,3 +87,9 @@ def test_a_log_entry_is_one_line_whatever_it_holds(form):
     assert "texts" not in lines[0]
     if form == "json":
         assert json.loads(lines[0])["ms"] == 1.5
+
+
+def test_asyncio_will_send_small_answers_at_once():
+    """It sets TCP_NODELAY only on sockets that say TCP; without it an answer may wait 40 ms for an acknowledgement."""
+    with bind("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
