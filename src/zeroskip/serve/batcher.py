@@ -208,18 +208,23 @@ class Batcher:
         return batch
 
     def _run(self, batch: list[tuple[Job, int, Ids]]) -> None:
-        begin = time.perf_counter()
-        error: Exception | None = None
+        batch = [item for item in batch if not item[0].gone]
         if not batch:
             return
+        begin = time.perf_counter()
+        error: Exception | None = None
         try:
             vectors = batch[0][0].model.vectors([ids for _, _, ids in batch])
-            scaled = unit(vectors) if any(job.normalize for job, _, _ in batch) else vectors
             if not np.isfinite(vectors).all():
                 raise ArithmeticError("the model gave a vector that is not finite")
+            scaled = unit(vectors) if any(job.normalize for job, _, _ in batch) else vectors
             for place, (job, row, _) in enumerate(batch):
                 job.vectors[row] = scaled[place] if job.normalize else vectors[place]
-        except Exception as failed:  # the server lives on, these requests are told
+        except Exception as failed:  # the server lives on
+            if len(batch) > 1:  # a text must not fail those that share its run
+                for item in batch:
+                    self._run([item])
+                return
             error = failed
         spent = time.perf_counter() - begin
         for job in self._settle(batch, error, spent):

@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class Loaded:
     @property
     def limit(self) -> int | None:
         """Most tokens of a text."""
-        return self.model.text.settings.max_length or self.model.max_positions
+        return self.model.text.settings.max_length
 
 
 class Engine:
@@ -161,8 +161,12 @@ class Engine:
             raise InvalidArgument(
                 f"serve: {model.name} is a {model.kind}, which makes no embeddings; pass a compiled encoder."
             )
-        if TOKENIZER in model.text.files:
-            model.text.encode_cut(["a"])
+        text = model.text
+        limits = [most for most in (text.settings.max_length, model.max_positions) if most]
+        if limits and min(limits) != text.settings.max_length:  # what the model cannot take must not reach it
+            text.settings = replace(text.settings, max_length=min(limits))
+        if TOKENIZER in text.files:
+            text.encode_cut(["a"])
         model.vectors([np.zeros(1, dtype=np.int32)])
         known = Known(self._settings.name or model.name, model.features, model.vocabulary)
         self._metrics.model(model, known)

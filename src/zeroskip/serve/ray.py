@@ -23,7 +23,7 @@ def deployment(
 
     Args:
         folder: A compiled encoder, a path that each machine has.
-        settings: Limits, keys, name; the grace is Ray's own setting. None for the defaults.
+        settings: Limits, keys, name; None for the defaults.
         replicas: Processes.
         threads: Threads of each, which it asks Ray's scheduler for as its cores.
     Raises:

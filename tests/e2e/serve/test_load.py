@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import socket
 import threading
@@ -199,6 +200,22 @@ def test_a_run_that_fails_is_told_and_the_next_one_works(slow):
         slow.fail = False
         assert server.post(embedding(["a", "b"]))[0] == 200
         assert queued(server) == 0
+
+
+def test_texts_are_cut_to_the_positions_where_the_model_names_no_limit():
+    import runtime_models as small
+
+    import zeroskip
+
+    tokenizer = small.word_tokenizer()
+    tokenizer.model_max_length = 10**30
+    loose = zeroskip.compile(small.bert(), tokenizer=tokenizer, **small.OPTIONS)
+    loose.text.settings = dataclasses.replace(loose.text.settings, max_length=None)
+    with in_process(loose, settings()) as (_, server):
+        status, headers, found = server.post(embedding("the cat " * 50))
+        assert status == 200
+        assert headers["x-zeroskip-truncated"] == "1"
+        assert found["usage"]["prompt_tokens"] == 40
 
 
 def test_a_huge_text_leaves_the_loop_free(slow):

@@ -150,6 +150,28 @@ def test_vectors_that_are_not_finite_are_an_error(batcher, model, wrong):
     assert batcher.queued == 0
 
 
+def test_a_text_that_fails_does_not_fail_those_that_share_its_run(batcher, model):
+    waiting = blocked(batcher, model)
+    whole = model.vectors
+
+    def picky(ids):
+        if any(item[0] == 7 for item in ids):
+            raise ValueError("no sevens")
+        return whole(ids)
+
+    good, first = submitted(batcher, model, (1, 2))
+    bad, second = submitted(batcher, model, (7, 2), (8, 2))
+    also, third = submitted(batcher, model, (2, 2))
+    model.vectors = picky
+    model.go.set()
+    assert all(done.wait(5) for done in (waiting, first, second, third))
+    assert (good.error, also.error) == (None, None)
+    assert good.vectors.tolist() == [[1, 2]]
+    assert also.vectors.tolist() == [[2, 2]]
+    assert isinstance(bad.error, ValueError)
+    assert batcher.queued == 0
+
+
 def test_only_those_who_want_it_get_length_1(batcher, model):
     waiting = blocked(batcher, model)
     plain, first = submitted(batcher, model, (3, 4))
