@@ -69,6 +69,13 @@ def _number_in(low: float, high: float, rule: str) -> Callable[[str], float]:
     return convert
 
 
+def _open_fraction(text: str) -> float:
+    value = _float(text)
+    if not 0 < value < 1:
+        raise ValueError(f"{text} is not between 0 and 1")
+    return value
+
+
 def _float(text: str) -> float:
     try:
         return float(text)
@@ -127,6 +134,7 @@ def _existing_file(text: str) -> Path:
 
 
 fraction = _typed("fraction", _number_in(0.0, 1.0, "a fraction in [0, 1)"))
+open_fraction = _typed("fraction", _open_fraction)
 fractions = _typed("fractions", _list_of(_number_in(0.0, 1.0, "a fraction in [0, 1)")))
 probability = _typed("probability", _number_in(0.0, 1.0 + 1e-9, "in [0, 1]"))
 not_negative = _typed("number", _number_in(0.0, float("inf"), "a number of at least 0"))

@@ -13,6 +13,7 @@ from .. import io
 from .._errors import DamagedFile, FormatError, InvalidArgument
 from ..io import SavedModel
 from .compiled import CompiledModel
+from .floor_report import FloorReport
 from .layerplan import Choice, LayerPlan, lane_limits, plan_from_json
 from .machine import differs
 from .packing import Ranges, merge_ranges, native, pack, stand_in
@@ -51,6 +52,7 @@ def load(
         graph = Graph.from_json(manifest.graph)
     except FormatError as error:
         raise DamagedFile(f"{where}: {error}") from error
+    floor = None if manifest.floor is None else FloorReport.from_json(f"{where}: floor", manifest.floor)
     plan, notes = _runnable(saved, plan_from_json(where, manifest.plan))
     if elsewhere := differs(dict(manifest.machine)):
         notes.append(elsewhere)
@@ -75,6 +77,7 @@ def load(
             text=Text(settings, files),
             machine=manifest.machine,
             notes=notes,
+            floor=floor,
         )
     except (FormatError, MemoryError) as error:
         raise DamagedFile(f"{where}: {error}") from error
