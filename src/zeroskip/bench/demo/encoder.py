@@ -13,10 +13,10 @@ import numpy.typing as npt
 from ...models import LoadedModel
 from ...runtime import CompiledModel
 from .. import quality
+from ..saved import arithmetic, what
 from ..timer import Candidate
 from .engines import Engine, missing, ok, rates
 from .rivals import BATCH, OnnxEncoder, TorchEncoder
-from .stored import arithmetic, what
 
 Float32 = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -120,7 +120,7 @@ def _examples(dense: Float32, sparse: Float32, texts: Sequence[str]) -> list[dic
 
 
 def check(compiled: CompiledModel, pruned: LoadedModel, texts: Sequence[str]) -> dict[str, Any]:
-    """The compiled model against torch on the same pruned weights (`stored.as_saved`)."""
+    """The compiled model against torch on the same pruned weights (`saved.as_saved`)."""
     want = TorchEncoder(pruned).embed(texts)
     worst = float(quality.cosines(want, compiled.embed(texts)).min())
     limit = SAME_COSINE[arithmetic(compiled)]

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ... import io
-from ...formats import INTEGERS
-from ...models import LoadedModel
-from ...runtime import CompiledModel
-from ...runtime.layerplan import rounds_x_to
+from .. import io
+from ..formats import INTEGERS
+from ..models import LoadedModel
+from ..runtime import CompiledModel
+from ..runtime.layerplan import rounds_x_to
 
 
 def as_saved(pruned: LoadedModel, folder: Path) -> LoadedModel:
