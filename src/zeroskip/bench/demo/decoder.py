@@ -12,10 +12,10 @@ import numpy.typing as npt
 from ...models import LoadedModel
 from ...runtime import CompiledModel
 from .. import quality
+from ..rivals import TorchDecoder
 from ..saved import arithmetic, what
 from ..timer import Samples, settle
 from .engines import Engine, fill, missing, ok
-from .rivals import TorchDecoder
 from .texts import PROMPTS
 
 Ids = npt.NDArray[np.int32]

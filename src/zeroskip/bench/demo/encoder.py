@@ -13,17 +13,14 @@ import numpy.typing as npt
 from ...models import LoadedModel
 from ...runtime import CompiledModel
 from .. import quality
-from ..saved import arithmetic, what
+from ..rivals import BATCH, OnnxEncoder, TorchEncoder
+from ..saved import SAME_COSINE, arithmetic, what
 from ..timer import Candidate
 from .engines import Engine, missing, ok, rates
-from .rivals import BATCH, OnnxEncoder, TorchEncoder
 
 Float32 = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 NEIGHBOURS = 10
-# A compiled model differs from torch on the same weights by rounding only; float32 stays far below this, 16 bits close.
-# Where x is rounded to 8 bits, MiniLM at 8:16 has 0.997.
-SAME_COSINE = {"float32": 1 - 1e-5, "float16": 1 - 1e-4, "bfloat16": 1 - 2e-3, "int8": 0.99}
 _EXAMPLES = 3
 
 

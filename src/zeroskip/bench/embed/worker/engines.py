@@ -198,9 +198,11 @@ class DeepSparse(Padded):
         self._lengths = [length for length in self.BUCKETS if length < limit] + [limit]
         self._batch = 0
         self._engines: dict[int, Any] = {}
+        self._used: dict[int, set[int]] = {}
 
     def ready(self, batch: int) -> None:
-        for length in self._lengths:
+        self._keep(batch)
+        for length in sorted(self._used.get(batch, ())):
             self._engine(batch, length)
 
     def vectors(self, rows: Rows) -> Float32:
@@ -211,11 +213,10 @@ class DeepSparse(Padded):
         return self.finished(hidden, mask)[: len(rows)]
 
     def _engine(self, batch: int, length: int) -> Any:
-        """The engine of a shape; those of another batch size go, each holds the weights."""
         from deepsparse import Engine as Compiled
 
-        if batch != self._batch:
-            self._engines, self._batch = {}, batch
+        self._keep(batch)
+        self._used.setdefault(batch, set()).add(length)
         if length not in self._engines:
             self._engines[length] = Compiled(
                 self.spec["file"],
@@ -224,6 +225,11 @@ class DeepSparse(Padded):
                 input_shapes=[[batch, length], [batch, length]],
             )
         return self._engines[length]
+
+    def _keep(self, batch: int) -> None:
+        """Engines of another batch size go: each holds the weights again."""
+        if batch != self._batch:
+            self._engines, self._batch = {}, batch
 
 
 ENGINES: Mapping[str, type[Any]] = {

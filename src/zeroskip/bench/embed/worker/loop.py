@@ -2,7 +2,7 @@
 
 | order | fields | answer |
 | --- | --- | --- |
-| load | engine, spec | load_s |
+| load | engine, spec | load_s, version (of its package, or null) |
 | texts | file (a JSON list of strings) | lines |
 | embed | batch (0: sorted by length, 32 at a time), count, out (a .npy file) | vectors |
 | ready | batch | |
@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Server:
     def _load(self, order: Order) -> Answer:
         start = time.perf_counter()
         self._engine = ENGINES[order["engine"]](order["spec"])
-        return {"load_s": time.perf_counter() - start}
+        return {"load_s": time.perf_counter() - start, "version": _version(order["engine"])}
 
     def _read(self, order: Order) -> Answer:
         self._texts = json.loads(Path(order["file"]).read_text(encoding="utf-8"))
@@ -90,6 +91,13 @@ class Server:
 
 def _chunks(texts: Sequence[str], batch: int) -> list[Sequence[str]]:
     return [texts[start : start + batch] for start in range(0, len(texts), batch)]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _memory(order: Order) -> Answer:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...models import LoadedModel
-from ..embed.worker.padding import by_length, padded, pool, unit
-from ..export import export, fuse
+from ..models import LoadedModel
+from .embed.worker.padding import by_length, padded, pool, unit
+from .export import export, fuse
 
 Float32 = npt.NDArray[np.float32]
 BATCH = 32
