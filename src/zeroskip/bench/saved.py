@@ -89,6 +89,6 @@ def _put(module: Any, weight: Any) -> None:
     """Give a linear layer a weight (out, in) of its own; a tied embedding keeps what it has."""
     import torch
 
-    found = torch.from_numpy(weight)
+    found = torch.from_numpy(weight.copy())  # of its own: a mapped file cannot be written
     transposed = type(module).__name__ == "Conv1D"  # GPT-2's holds (in, out)
     module.weight = torch.nn.Parameter(found.T.contiguous() if transposed else found, requires_grad=False)

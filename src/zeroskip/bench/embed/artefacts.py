@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -148,12 +148,12 @@ def _feeds(dense: Dense) -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Converters print what standard output is not for."""
+    """Converters print their progress; what goes wrong they raise."""
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

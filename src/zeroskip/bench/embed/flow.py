@@ -13,7 +13,7 @@ from ..._errors import DamagedFile, InvalidArgument
 from .. import machine
 from ..webpage import write_text
 from .entries import Entry
-from .prepare import Inputs, entries, ground, inputs
+from .prepare import dense_model, entries, ground, inputs
 from .rows import make_rows
 from .runner import run_turns
 from .settings import EmbedSettings
@@ -46,9 +46,7 @@ def run_embed(settings: EmbedSettings, out: Path, *, command: str, say: Say, pro
     Raises:
         InvalidArgument: If the folder holds another comparison, or the models do not fit.
     """
-    given = inputs(settings)
-    claim(settings, out)
-    prepared = _prepared(settings, given, out, say, progress)
+    prepared = _prepared(settings, out, say, progress)
     found = [Entry.from_json(item) for item in prepared["entries"]]
     for entry in found:
         if entry.status != "ok":
@@ -66,8 +64,8 @@ def run_embed(settings: EmbedSettings, out: Path, *, command: str, say: Say, pro
     return {"command": command, "lines": prepared["lines"], "tokens": settings.tokens, **header, "rows": rows}
 
 
-def claim(settings: EmbedSettings, out: Path) -> None:
-    """Take a folder that is empty, or that holds the same comparison.
+def check_folder(settings: EmbedSettings, out: Path) -> None:
+    """Refuse a folder that is not empty, unless it holds the same comparison.
 
     Raises:
         InvalidArgument: If it holds something else; names what differs.
@@ -87,17 +85,21 @@ def claim(settings: EmbedSettings, out: Path) -> None:
         raise InvalidArgument(f"bench embed: {out} is not empty and holds no comparison; choose another folder.")
     if out.exists() and not out.is_dir():
         raise InvalidArgument(f"bench embed: {out} is a file; choose a folder.")
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(wanted, indent=1) + "\n")
 
 
-def _prepared(settings: EmbedSettings, given: Inputs, out: Path, say: Say, progress: Progress) -> Mapping[str, Any]:
-    """What prepared.json holds; made where it is not there."""
+def _prepared(settings: EmbedSettings, out: Path, say: Say, progress: Progress) -> Mapping[str, Any]:
+    """What prepared.json holds; made where it is not there. Nothing is written before all that was given fits."""
     path = out / PREPARED
+    given = inputs(settings)
+    check_folder(settings, out)
     if path.is_file():
         say(f"going on in {out}: engines are prepared")
         return _read(path)
-    found = ground(settings, given, out / FILES, progress)
+    progress("preparing", 0, 1)
+    loaded, single = dense_model(settings, given)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / SETTINGS, json.dumps(settings.lasting(), indent=1) + "\n")
+    found = ground(settings, given.lines, loaded, single, out / FILES)
     trial = Trial(
         folder=out / FILES,
         lines=len(found.lines),

@@ -100,22 +100,27 @@ def inputs(settings: EmbedSettings) -> Inputs:
     return Inputs(dense, next(iter(limits.values()), None), texts.measured_lines(settings.text, settings.lines))
 
 
-def ground(settings: EmbedSettings, given: Inputs, folder: Path, progress: Progress) -> Ground:
-    """Load the dense model, write its tokenizer and the texts, and embed them.
+def dense_model(settings: EmbedSettings, given: Inputs) -> tuple[LoadedModel, str]:
+    """The dense model, cutting texts where the compiled ones do, and the single sentence.
 
     Raises:
-        InvalidArgument: If the dense model is no encoder, or no line has a sentence of the length asked for.
+        InvalidArgument: If it is no encoder, or no line has a sentence of the length asked for.
     """
-    progress("preparing", 0, 1)
-    loaded, lines = models.load(given.dense), given.lines
+    loaded = models.load(given.dense)
     if loaded.kind != "encoder":
         raise InvalidArgument(f"bench embed: {loaded.name} is no encoder; pass the dense encoder as dense.")
     limit = given.limit or max_tokens(loaded)
     loaded = replace(loaded, extra={**loaded.extra, "max_seq_length": limit})
     tokenizer = loaded.tokenizer
-    single = texts.sentence(lines, settings.tokens, lambda text: len(tokenizer(text)["input_ids"]))
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise InvalidArgument(f"bench embed: {loaded.name} has no fast tokenizer, which every engine here uses.")
+    return loaded, texts.sentence(given.lines, settings.tokens, lambda text: len(tokenizer(text)["input_ids"]))
+
+
+def ground(settings: EmbedSettings, lines: Sequence[str], loaded: LoadedModel, single: str, folder: Path) -> Ground:
+    """Write the dense model's tokenizer and the texts, and embed them."""
     folder.mkdir(parents=True, exist_ok=True)
-    base = _base(loaded, folder / "tokenizer.json", limit)
+    base = _base(loaded, folder / "tokenizer.json")
     calibration = texts.calibration_lines(settings.text, lines, min(CALIBRATION_LINES, max(settings.lines, 16)))
     write_text(folder / "lines.json", json.dumps(lines))
     write_text(folder / "single.json", json.dumps([single]))
@@ -159,14 +164,12 @@ def _text(opened: io.SavedModel) -> TextSettings:
     return TextSettings.from_json("bench embed", opened.manifest.text)
 
 
-def _base(loaded: LoadedModel, tokenizer: Path, limit: int) -> dict[str, Any]:
-    backend = getattr(loaded.tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise InvalidArgument(f"bench embed: {loaded.name} has no fast tokenizer, which every engine here uses.")
-    write_text(tokenizer, backend.to_str())
+def _base(loaded: LoadedModel, tokenizer: Path) -> dict[str, Any]:
+    """What every worker but ours is told."""
+    write_text(tokenizer, loaded.tokenizer.backend_tokenizer.to_str())
     return {
         "tokenizer": str(tokenizer),
-        "max_tokens": limit,
+        "max_tokens": loaded.extra["max_seq_length"],
         "pad_id": loaded.tokenizer.pad_token_id or 0,
         "pooling": loaded.extra.get("pooling", "mean"),
         "normalize": bool(loaded.extra.get("normalize", False)),

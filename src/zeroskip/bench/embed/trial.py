@@ -85,6 +85,10 @@ def choose(entry: Entry, trial: Trial, progress: Callable[[], None] | None = Non
     """
     if entry.status != "ok":
         return entry
+    if len(entry.variants) == 1:
+        if progress:
+            progress()
+        return _judged(entry, trial)
     reasons: list[str] = []
     found: list[dict[str, Any]] = []
     for place, item in enumerate(entry.variants):
@@ -95,7 +99,7 @@ def choose(entry: Entry, trial: Trial, progress: Callable[[], None] | None = Non
         if progress:
             progress()
     if not found:
-        return entry.without("failed", reasons[0] if reasons else "there is no way to run it")
+        return entry.without("failed", reasons[0])
     best = max(item["cosine"] for item in found)
     equal = [item for item in found if item["cosine"] >= best - SAME_QUALITY]
     single = min(equal, key=lambda item: item["single_s"])
@@ -105,7 +109,7 @@ def choose(entry: Entry, trial: Trial, progress: Callable[[], None] | None = Non
 
 
 def _try(entry: Entry, item: Variant, trial: Trial) -> dict[str, float]:
-    """Quality and rough speed of a variant; a single one needs no speed."""
+    """Quality and rough speed of a variant."""
     worker = start(entry, item, threads=trial.threads, limit_s=trial.limit_s)
     try:
         worker.ask("texts", file=str(trial.folder / "lines.json"))
@@ -114,8 +118,6 @@ def _try(entry: Entry, item: Variant, trial: Trial) -> dict[str, float]:
         worker.ask("embed", batch=0, count=trial.trial_lines, out=str(out))
         reference = np.load(trial.folder / "reference.npy")[: trial.trial_lines]
         cosine = float(quality.cosines(reference, np.load(out)).mean())
-        if len(entry.variants) == 1:
-            return {"cosine": cosine, "single_s": 0.0, "batch_s": 0.0}
         single = _fastest(worker, batch=1, sorted=False, count=min(_SINGLES, trial.trial_lines))
         batch = _fastest(worker, batch=32, sorted=True, count=trial.trial_lines)
         return {"cosine": cosine, "single_s": single, "batch_s": batch}
