@@ -62,6 +62,7 @@ def run(home: Path, out: Path, capsys: pytest.CaptureFixture[str], *words: str) 
     return code, json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_the_whole_comparison_and_that_it_goes_on(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

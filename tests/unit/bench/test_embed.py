@@ -313,6 +313,16 @@ def test_a_row_that_breaks_the_schema_is_refused() -> None:
             check_row({**row, **change})
 
 
+def test_the_document_lists_every_field() -> None:
+    page = Path(__file__).parents[3] / "docs" / "bench-embed.md"
+    if not page.is_file():
+        pytest.skip("runs from a checkout only")
+    listed = re.findall(r"^\| `(\w+)` \| [a-z ]+ \| (.+) \|$", page.read_text(), flags=re.M)
+    assert [(name, words) for name, words in listed if name in FIELDS] == [
+        (name, words) for name, (_, _, words) in FIELDS.items()
+    ]
+
+
 def test_the_page_is_one_file_that_loads_nothing() -> None:
     pytest.importorskip("jinja2")
     pytest.importorskip("matplotlib")

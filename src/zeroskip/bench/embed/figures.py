@@ -25,7 +25,7 @@ def bars(rows: Sequence[Row], name: str) -> str:
         names(axes, [row["label"] for row in rows])
         base = next((row["sentences_per_s"] for row in rows if row["row"] == BASE), None)
         if base is not None:
-            axes.axvline(base, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+            axes.axvline(base, color=INK, linewidth=1, linestyle=(0, (4, 3)), alpha=0.6, zorder=0.5)
         axes.set_xlim(0, top * 1.38)
         axes.set_xlabel("sentences/s")
         light_grid(axes, "x")
@@ -38,18 +38,27 @@ def scatter(rows: Sequence[Row]) -> str:
     The scale is that of the distance from 1, since int8 engines lie between 0.99 and 1, and sparse ones below.
     """
     with drawing("scatter", WIDE_IN, 4.2) as (_, axes, done):
-        for place, row in enumerate(rows):
+        top = max(row["ratio"] for row in rows) * 1.18
+        for row, label_y in _apart(rows, 0.055 * top):
             x, y = -_distance(row["cosine_mean"]), row["ratio"]
             axes.scatter([x], [y], s=70, color=colour(row), zorder=3)
-            up = 7 if place % 2 == 0 else -14
-            axes.annotate(row["label"], (x, y), xytext=(7, up), textcoords="offset points", color=INK, fontsize=9)
+            axes.annotate(row["label"], (x, label_y), xytext=(8, -3), textcoords="offset points", color=INK, fontsize=9)
         axes.axhline(1.0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         _cosine_axis(axes, min(row["cosine_mean"] for row in rows))
-        axes.set_ylim(0, max(row["ratio"] for row in rows) * 1.18)
+        axes.set_ylim(0, top)
         axes.set_xlabel("mean cosine to the dense model in torch")
         axes.set_ylabel("times the speed of dense ONNX Runtime")
         light_grid(axes, "y")
     return done[0]
+
+
+def _apart(rows: Sequence[Row], gap: float) -> list[tuple[Row, float]]:
+    """Heights for the labels, from the lowest up: those of engines of like quality would lie on each other."""
+    found: list[tuple[Row, float]] = []
+    for row in sorted(rows, key=lambda row: float(row["ratio"])):
+        near = [y for other, y in found if abs(_distance(other["cosine_mean"]) - _distance(row["cosine_mean"])) < 0.8]
+        found.append((row, max([row["ratio"], *(y + gap for y in near)])))
+    return found
 
 
 def _distance(cosine: float) -> float:
