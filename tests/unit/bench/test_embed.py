@@ -148,12 +148,12 @@ def test_bad_settings_are_refused(given: dict[str, Any], reason: str) -> None:
 def test_a_folder_holds_one_comparison(tmp_path: Path) -> None:
     settings = EmbedSettings(models=(Path("m"),))
     (tmp_path / "settings.json").write_text(json.dumps(settings.lasting()))
-    check_folder(replace(settings, rounds=9, budget_s=1.0), tmp_path)
+    check_folder(replace(settings, rounds=9, budget_s=1.0).lasting(), tmp_path)
     with pytest.raises(ZeroskipError, match="holds a comparison with lines = 1000, not 7"):
-        check_folder(replace(settings, lines=7), tmp_path)
+        check_folder(replace(settings, lines=7).lasting(), tmp_path)
     (tmp_path / "settings.json").rename(tmp_path / "mine.json")
     with pytest.raises(ZeroskipError, match="is not empty and holds no comparison"):
-        check_folder(settings, tmp_path)
+        check_folder(settings.lasting(), tmp_path)
 
 
 # ---- the choice of a variant ----
@@ -164,20 +164,21 @@ def test_the_fastest_of_equal_quality_is_taken(tmp_path: Path, monkeypatch: pyte
         {"cosine": 0.99, "single_s": 3.0, "batch_s": 2.0},
         {"cosine": 0.988, "single_s": 1.0, "batch_s": 5.0},
         {"cosine": 0.90, "single_s": 0.1, "batch_s": 0.1},  # fast, and worse
+        {"cosine": 0.99, "cosine_min": 0.9, "single_s": 0.1, "batch_s": 0.1},  # fast, and wrong for one line
     ]
 
     def tried(entry: Entry, item: Variant, given: trial.Trial) -> dict[str, float]:
-        if item.how == "3":
+        if item.how == "4":
             raise WorkerFailed("load: it broke")
-        return found[int(item.how)]
+        return {"cosine_min": 1.0, **found[int(item.how)]}
 
     monkeypatch.setattr(trial, "_try", tried)
     monkeypatch.setattr(trial, "_judged", lambda entry, given: entry)
     given = trial.Trial(tmp_path, 9, 9, (32,), 1, 1.0)
-    entry = Entry("e", "E", "torch", "torch", variants=tuple(Variant(str(place), {}, ()) for place in range(4)))
+    entry = Entry("e", "E", "torch", "torch", variants=tuple(Variant(str(place), {}, ()) for place in range(5)))
     chosen = trial.choose(entry, given)
     assert (chosen.single, chosen.batch) == (1, 0)
-    broken = trial.choose(replace(entry, variants=(Variant("3", {}, ()), Variant("3", {}, ()))), given)
+    broken = trial.choose(replace(entry, variants=(Variant("4", {}, ()), Variant("4", {}, ()))), given)
     assert (broken.status, broken.reason) == ("failed", "load: it broke")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._errors import DamagedFile, InvalidArgument
+from ...io import MANIFEST
 from .. import machine
 from ..webpage import write_text
 from .entries import Entry
@@ -46,6 +48,7 @@ def run_embed(settings: EmbedSettings, out: Path, *, command: str, say: Say, pro
     Raises:
         InvalidArgument: If the folder holds another comparison, or the models do not fit.
     """
+    out = out.resolve()
     prepared = _prepared(settings, out, say, progress)
     found = [Entry.from_json(item) for item in prepared["entries"]]
     for entry in found:
@@ -64,13 +67,21 @@ def run_embed(settings: EmbedSettings, out: Path, *, command: str, say: Say, pro
     return {"command": command, "lines": prepared["lines"], "tokens": settings.tokens, **header, "rows": rows}
 
 
-def check_folder(settings: EmbedSettings, out: Path) -> None:
-    """Refuse a folder that is not empty, unless it holds the same comparison.
+def identity(settings: EmbedSettings, lines: Sequence[str]) -> dict[str, Any]:
+    """What must be the same for a run to go on: the settings, and what is in the models and the text."""
+    found = hashlib.sha256(json.dumps(lines).encode())
+    for folder in settings.models:
+        found.update((folder / MANIFEST).read_bytes())  # has the hashes of the other files
+    return {**settings.lasting(), "content": found.hexdigest()}
+
+
+def check_folder(wanted: Mapping[str, Any], out: Path) -> None:
+    """Refuse a folder that is not empty, unless it holds the comparison that `identity` tells.
 
     Raises:
         InvalidArgument: If it holds something else; names what differs.
     """
-    path, wanted = out / SETTINGS, settings.lasting()
+    path = out / SETTINGS
     if path.is_file():
         before = _read(path)
         differing = [name for name in wanted if before.get(name) != wanted[name]]
@@ -91,14 +102,15 @@ def _prepared(settings: EmbedSettings, out: Path, say: Say, progress: Progress) 
     """What prepared.json holds; made where it is not there. Nothing is written before all that was given fits."""
     path = out / PREPARED
     given = inputs(settings)
-    check_folder(settings, out)
+    wanted = identity(settings, given.lines)
+    check_folder(wanted, out)
     if path.is_file():
         say(f"going on in {out}: engines are prepared")
         return _read(path)
     progress("preparing", 0, 1)
     loaded, single = dense_model(settings, given)
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / SETTINGS, json.dumps(settings.lasting(), indent=1) + "\n")
+    write_text(out / SETTINGS, json.dumps(wanted, indent=1) + "\n")
     found = ground(settings, given.lines, loaded, single, out / FILES)
     trial = Trial(
         folder=out / FILES,

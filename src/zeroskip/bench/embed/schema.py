@@ -47,9 +47,9 @@ FIELDS: dict[str, tuple[tuple[type, ...], bool, str]] = {
     "ratio": (
         _NUMBER,
         True,
-        "median over rounds of ONNX Runtime's seconds (float32, same threads) over this row's in the same round",
+        "median over rounds of ONNX Runtime's seconds (float32, same threads; start_s for start) over this row's",
     ),
-    "speedup": (_NUMBER, True, "median over rounds of the seconds with the fewest threads over this row's"),
+    "speedup": (_NUMBER, True, "median over rounds of the same seconds with the fewest threads over this row's"),
     "start_s": (_NUMBER, True, "median of seconds from the start of the process to its first answer; for start"),
     "resident_bytes": (_INT, True, "of the process after all lines; for start; null where the system does not say"),
     "peak_bytes": (_INT, True, "the most it had until then"),
