@@ -32,6 +32,7 @@ class Engine:
         self.shape = tuple(input_shapes[0])
         assert self.shape[0] == batch_size
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        open(path, "wb").close()  # the real one writes its shapes into the file
 
     def run(self, inputs, val_inp=True):
         assert all(array.shape == self.shape for array in inputs)

@@ -5,6 +5,8 @@ All but ours share `Padded`: the same fast tokenizer, batches padded to their lo
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -199,6 +201,7 @@ class DeepSparse(Padded):
         self._batch = 0
         self._engines: dict[int, Any] = {}
         self._used: dict[int, set[int]] = {}
+        self._work = tempfile.TemporaryDirectory()
 
     def ready(self, batch: int) -> None:
         self._keep(batch)
@@ -218,8 +221,10 @@ class DeepSparse(Padded):
         self._keep(batch)
         self._used.setdefault(batch, set()).add(length)
         if length not in self._engines:
+            # DeepSparse 1.8 writes the shapes that it is given into the file: each engine gets a copy.
+            copied = shutil.copy(self.spec["file"], self._work.name)
             self._engines[length] = Compiled(
-                self.spec["file"],
+                copied,
                 batch_size=batch,
                 num_cores=int(self.spec["threads"]),
                 input_shapes=[[batch, length], [batch, length]],
