@@ -1,4 +1,4 @@
-"""Time kernels against each other on this machine. Every result is checked against float64 before it is timed."""
+"""Time kernels, or sentence encoders, against their rivals on this machine. Results are checked before they are timed."""
 
 from __future__ import annotations
 
