@@ -1,4 +1,4 @@
-"""Time kernels, or sentence encoders, against their rivals on this machine. Results are checked before they are timed."""
+"""Time kernels, or sentence encoders, against their rivals here. Every result is checked before it is timed."""
 
 from __future__ import annotations
 
