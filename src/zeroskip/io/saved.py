@@ -130,11 +130,12 @@ def save(
     return write_folder(folder, fill, overwrite=overwrite)
 
 
-def open_saved(folder: str | os.PathLike[str], *, verify: bool = False) -> SavedModel:
+def open_saved(folder: str | os.PathLike[str], *, verify: bool = False, mapped: bool = True) -> SavedModel:
     """Open a saved model.
 
     Args:
         folder: The folder.
+        mapped: Whether the weights are mapped, else read.
         verify: Whether to compare the hash of the weights too, which reads all of them. Sizes and the hashes of small
             files are always compared.
     Raises:
@@ -152,7 +153,7 @@ def open_saved(folder: str | os.PathLike[str], *, verify: bool = False) -> Saved
     if version != VERSION:
         raise DamagedFile(f"load: {home} has format version {version}, this zeroskip reads {VERSION}; update zeroskip.")
     files = _check_files(home, fields.child("files"), verify)
-    return SavedModel(home, _manifest_of(fields), TensorFile(home / WEIGHTS), files)
+    return SavedModel(home, _manifest_of(fields), TensorFile(home / WEIGHTS, mapped=mapped), files)
 
 
 def _as_json(manifest: Manifest, stored: Mapping[str, StoredMatrix], files: Mapping[str, Any]) -> dict[str, Any]:

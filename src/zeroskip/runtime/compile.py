@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,18 +18,16 @@ from .choose import OPTIMIZE, choose
 from .layerplan import Choice, LayerPlan, lane_limits
 from .machine import fingerprint
 from .measure import WORTH_TRYING, Group, Layer, Progress, groups_of, matrix_for, measure_groups, structure_of
-from .packing import native, pack, threaded
+from .packing import Ranges, merge_ranges, native, pack, threaded
 from .text import Text, TextSettings, special_tokens, text_of
 from .values import Values, check_values, in_format
 
 if TYPE_CHECKING:
-    from ..kernels.cpu import NativePrepared
     from .compiled import CompiledModel
     from .fallback import CompiledModule
     from .graph import Graph
 
 Float32 = npt.NDArray[np.float32]
-Ranges: TypeAlias = "tuple[tuple[int | None, NativePrepared], ...]"
 
 BATCH_SIZES = (1, 16, 256)
 # A model whose weights take less than this share of the last cache keeps them there between tokens.
@@ -280,16 +278,6 @@ def pack_layers(
         return merge_ranges([(limit, made[name]) for limit, name in zip(limits, names, strict=True)])
 
     return dict(zip([layer.name for layer in layers], threaded(pack_one, layers), strict=True))
-
-
-def merge_ranges(ranges: Sequence[tuple[int | None, NativePrepared]]) -> Ranges:
-    """Neighbouring ranges with one packing as one range."""
-    kept: list[tuple[int | None, NativePrepared]] = []
-    for limit, packed in ranges:
-        if kept and kept[-1][1] is packed:
-            kept.pop()
-        kept.append((limit, packed))
-    return tuple(kept)
 
 
 def plan_of(layer: Layer, choices: tuple[Choice, ...], ranges: Ranges) -> LayerPlan:
