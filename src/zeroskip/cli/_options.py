@@ -106,6 +106,18 @@ def _list_of(convert: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return convert_all
 
 
+def _duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `10m` or `1.5h`."""
+    scale = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:], 0.0)
+    try:
+        value = float(text[:-1]) * scale if scale else float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{text!r} is not a duration such as 90s, 10m or 1.5h")
+    return value
+
+
 def _shape(text: str) -> tuple[int, int]:
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
@@ -145,4 +157,5 @@ shapes = _typed("shapes", _list_of(_shape))
 names = _typed("names", _list_of(str))
 pattern = _typed("pattern", _pattern)
 method = _typed("method", _method)
+duration = _typed("duration", _duration)
 existing_file = _typed("file", _existing_file)

@@ -27,7 +27,7 @@ COMMANDS = {
     "serve": "answer embedding requests over HTTP with a compiled encoder",
     "run": "generate text with a compiled decoder",
     "eval": "measure quality: perplexity, or closeness to the dense model",
-    "bench": "time kernels against each other and against dense ones",
+    "bench": "time kernels, or sentence encoders, against their rivals",
     "inspect": "print the plan of a compiled model, or the sparsity of a pruned one",
     "list": "list kernels, formats or pruners, and why some cannot be used here",
     "doctor": "print what was found on this machine and what would slow it down",
