@@ -16,7 +16,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def speed_parser(description: str | None, *, model: str, sparsity: float) -> argparse.ArgumentParser:
-    """The options of both speed benchmarks, with the defaults that differ."""
+    """The options of a speed benchmark: what is pruned, how it is compiled, how long it is measured."""
     found = parser(description)
     found.add_argument("--model", default=model)
     found.add_argument("--pruned", help="folder of the same model, pruned; else it is pruned here")

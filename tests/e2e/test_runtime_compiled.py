@@ -1,5 +1,6 @@
 """Compile, run, save, load: the answers stay those of the model it came from."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -383,3 +384,36 @@ def test_a_tied_head_is_stored_once(tmp_path, values):
     untied = zeroskip.compile(small.llama(tie_word_embeddings=False), values=values, **small.OPTIONS)
     untied.save(tmp_path / "untied")
     assert "lm_head" in zeroskip.io.TensorFile(tmp_path / "untied" / "model.safetensors")
+
+
+def test_a_model_that_is_read_and_not_mapped_outlives_its_file(encoder, tmp_path):
+    _, fast = encoder
+    fast.save(tmp_path / "saved")
+    loaded = zeroskip.load(tmp_path / "saved", mapped=False)
+    with open(tmp_path / "saved" / "model.safetensors", "r+b") as file:
+        file.truncate(0)
+    np.testing.assert_array_equal(loaded.embed(TEXTS), fast.embed(TEXTS))
+    with pytest.raises(InvalidArgument, match="mapped=False"):
+        loaded.save(tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_encode_cut_says_which_texts_were_cut(encoder):
+    _, fast = encoder
+    texts = ["the cat " * 50, "a dog", "the " * 38, "the " * 39]
+    ids, cut = fast.text.encode_cut(texts)
+    assert cut == [True, False, False, True]
+    assert all(np.array_equal(a, b) for a, b in zip(ids, fast.text.encode(texts), strict=True))
+    assert fast.text.encode(texts[:1], cut=False)[0].size == 102
+    assert fast.text.encode_cut(texts)[1] == cut  # a limit that was lifted is there again
+
+
+def test_functions_are_not_hidden_by_modules_of_their_name():
+    code = (
+        "import zeroskip.runtime.load, zeroskip.runtime.compile, zeroskip.runtime\n"
+        "from zeroskip.runtime import compile, load\n"
+        "import zeroskip\n"
+        "assert callable(compile) and callable(load) and zeroskip.runtime.load is load is zeroskip.load\n"
+        "assert zeroskip.runtime.packing.__name__ == 'zeroskip.runtime.packing'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

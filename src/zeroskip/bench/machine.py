@@ -19,6 +19,8 @@ PACKAGES = (
     "torch",
     "onnxruntime",
     "onnx",
+    "openvino",
+    "nncf",
     "scipy",
     "mkl",
     "aoclda",

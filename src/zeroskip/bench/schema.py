@@ -129,7 +129,7 @@ def check_row(row: Mapping[str, Any]) -> None:
             "use the zeroskip that wrote it."
         )
     for name, (types, nullable, _) in FIELDS.items():
-        _check_field(name, row[name], types, nullable and (row["status"] != "ok" or name in _ALWAYS_NULLABLE))
+        check_field(name, row[name], types, nullable and (row["status"] != "ok" or name in _ALWAYS_NULLABLE))
     closed = {"status": STATUS, "role": ROLES, "layout": ("columns", "rows"), "choice": (None, *CHOICES)}
     for name, allowed in closed.items():
         if row[name] not in allowed:
@@ -140,7 +140,8 @@ def check_row(row: Mapping[str, Any]) -> None:
         raise InvalidArgument(f"bench row: error_over_bound is {row['error_over_bound']}, an ok row has at most 1.")
 
 
-def _check_field(name: str, value: Any, types: tuple[type, ...], nullable: bool) -> None:
+def check_field(name: str, value: Any, types: tuple[type, ...], nullable: bool) -> None:
+    """Refuse a value of another type, and what is no finite number."""
     if value is None and nullable:
         return
     wrong_bool = isinstance(value, bool) and bool not in types

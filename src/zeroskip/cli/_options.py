@@ -69,6 +69,13 @@ def _number_in(low: float, high: float, rule: str) -> Callable[[str], float]:
     return convert
 
 
+def _open_fraction(text: str) -> float:
+    value = _float(text)
+    if not 0 < value < 1:
+        raise ValueError(f"{text} is not between 0 and 1")
+    return value
+
+
 def _float(text: str) -> float:
     try:
         return float(text)
@@ -106,6 +113,18 @@ def _above_zero(text: str) -> float:
     return value
 
 
+def _duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `10m` or `1.5h`."""
+    scale = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:], 0.0)
+    try:
+        value = float(text[:-1]) * scale if scale else float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{text!r} is not a duration such as 90s, 10m or 1.5h")
+    return value
+
+
 def _shape(text: str) -> tuple[int, int]:
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
@@ -134,6 +153,7 @@ def _existing_file(text: str) -> Path:
 
 
 fraction = _typed("fraction", _number_in(0.0, 1.0, "a fraction in [0, 1)"))
+open_fraction = _typed("fraction", _open_fraction)
 fractions = _typed("fractions", _list_of(_number_in(0.0, 1.0, "a fraction in [0, 1)")))
 probability = _typed("probability", _number_in(0.0, 1.0 + 1e-9, "in [0, 1]"))
 not_negative = _typed("number", _number_in(0.0, float("inf"), "a number of at least 0"))
@@ -145,4 +165,5 @@ shapes = _typed("shapes", _list_of(_shape))
 names = _typed("names", _list_of(str))
 pattern = _typed("pattern", _pattern)
 method = _typed("method", _method)
+duration = _typed("duration", _duration)
 existing_file = _typed("file", _existing_file)

@@ -1,4 +1,4 @@
-"""Time kernels against each other on this machine. Every result is checked against float64 before it is timed."""
+"""Time kernels, or sentence encoders, against their rivals here. Every result is checked before it is timed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import _bench_embed
 from ._console import Console, UsageError
 from ._options import (
     DTYPES,
@@ -35,6 +36,7 @@ examples:
   zeroskip bench spmm --shape 2048x2048,4096x4096 --sparsity 0.5,0.8,0.9,0.95,0.98 --n 8,16,32,128 --threads 2
   zeroskip bench spmm --shape 4096x4096 --sparsity 0.9 --n 128 --kernels 'spmm_csr_*' --peers all --out rows.jsonl
   zeroskip bench summary rows.jsonl more.jsonl               means, and what the choice cost, over several runs
+  zeroskip bench embed minilm-60-fast                        a compiled encoder against torch, ONNX Runtime, OpenVINO
 """
 
 NESTED = True
@@ -118,10 +120,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     summary.add_argument("files", nargs="+", type=Path, metavar="FILE", help="rows, as JSON lines")
     add_output_options(summary)
+    _bench_embed.add_parser(kinds)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    return _summary(args, console) if args.op == "summary" else _spmm(args, console)
+    commands = {"summary": _summary, "embed": _bench_embed.run, "spmm": _spmm}
+    return commands[args.op](args, console)
 
 
 def _summary(args: argparse.Namespace, console: Console) -> int:

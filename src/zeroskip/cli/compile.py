@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from ._console import Console, UsageError
-from ._options import DTYPES, INTEGERS, add_threads, names, not_negative, positives
+from ._options import DTYPES, INTEGERS, add_threads, names, not_negative, open_fraction, positives
 
 GROUPS = (0, 32, 64, 128)
 
@@ -16,6 +16,7 @@ examples:
   zeroskip compile minilm-60 -o minilm-60-fast
   zeroskip compile smollm2-50 -o smollm2-50-fast --values bfloat16
   zeroskip compile smollm2-8of16 -o smollm2-8of16-int8 --values int8
+  zeroskip compile minilm -o minilm-98 --keep-cosine 0.98 --calibration my-texts.txt
   zeroskip compile ./my-model -o fast --optimize memory --batch-sizes 1,64 --threads 4
 
 MODEL is what `zeroskip prune` wrote, or any model it takes. Dense kernels are always among the candidates: a layer
@@ -24,6 +25,11 @@ memory keeps one packing; balanced (the default) packs again only where that gai
 bits are fastest where weights were pruned to N:M with M of 2, 4, 8 or 16 (`zeroskip prune --pattern 8:16`); what
 rounding costs, `zeroskip eval --against` says. What was measured here for layers like these is taken from the cache
 folder (`zeroskip doctor` shows it) unless --fresh is given.
+
+--keep-cosine searches for the fastest encoder whose embeddings keep that mean cosine to those of MODEL: every layer is
+pruned and rounded as far as pays, a few such models are really made and compared on lines held back from the text,
+and the report says what was chosen and why. Where nothing faster is above the floor, MODEL is compiled as it is. A
+search that was stopped goes on where it was.
 """
 
 
@@ -58,6 +64,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fresh", action="store_true", help="measure anew, also layers like those of an earlier compilation"
     )
     add_threads(how)
+    floor = parser.add_argument_group("quality floor (encoders)")
+    floor.add_argument(
+        "--keep-cosine",
+        type=open_fraction,
+        metavar="C",
+        help="give the fastest model whose embeddings keep a mean cosine of C to those of MODEL, such as 0.98",
+    )
+    floor.add_argument(
+        "--calibration", metavar="FILE|NAME", help="text to search with: a file, pydoc or wikitext2 (pydoc)"
+    )
+    floor.add_argument("--search-minutes", type=not_negative, metavar="MIN", help="time for the search (15)")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -67,13 +84,19 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     console.say(f"zeroskip compile on {describe(use_threads(args.threads))}")
     narrow = args.values == "bfloat16" and args.activations != "int8"
-    if args.values not in INTEGERS and (args.group is not None or (args.activations is not None and not narrow)):
+    alone = args.values not in INTEGERS and args.keep_cosine is None  # a search has rungs of codes by itself
+    if alone and (args.group is not None or (args.activations is not None and not narrow)):
         raise UsageError(
             "--group and --activations are for weights in codes; pass --values int8 or int4 with them "
             "(or --values bfloat16 --activations bfloat16)."
         )
     given = {"values": args.values, "batch_sizes": args.batch_sizes, "kernels": args.kernels, "budget_s": args.budget}
     given |= {"group": args.group, "activations": args.activations}
+    if args.keep_cosine is None and (args.calibration is not None or args.search_minutes is not None):
+        raise UsageError("--calibration and --search-minutes are for --keep-cosine; pass it with them.")
+    minutes = args.search_minutes
+    given |= {"keep_cosine": args.keep_cosine, "calibration": args.calibration}
+    given |= {"search_s": None if minutes is None else 60 * minutes}
     start = time.perf_counter()
     with console.progress("compile") as bars:
         fast = compile(
@@ -88,7 +111,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     fast.save(args.out, overwrite=args.overwrite)
     console.show(fast.report())
     console.show(f"\ncompiled in {spent:.1f} s, written to {args.out}")
-    console.emit({"out": str(args.out), "compile_s": spent, "nbytes": fast.nbytes, "plan": fast.report(json=True)})
+    document = {"out": str(args.out), "compile_s": spent, "nbytes": fast.nbytes, "plan": fast.report(json=True)}
+    floor = getattr(fast, "floor", None)  # a model of torch modules has none
+    console.emit(document | ({} if floor is None else {"floor": floor.as_json()}))
     return 0
 
 

@@ -57,8 +57,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     out = args.out or Path(f"zeroskip-demo-{Path(args.model).name.split('.')[0] or 'model'}")
     _check_out(out)
     from ..bench.demo import DemoSettings, render, run_demo
-    from ..bench.demo.flow import PAGE, write_text
-    from ..bench.demo.page import command_line, terminal
+    from ..bench.demo.flow import PAGE
+    from ..bench.demo.page import terminal
+    from ..bench.webpage import command_line, write_text
 
     settings = DemoSettings(
         model=args.model,

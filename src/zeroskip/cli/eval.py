@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _encoder(args: argparse.Namespace, console: Console, fast: CompiledModel, dense: Any, text: str) -> dict[str, Any]:
     from ..bench import quality
-    from ..bench.demo.rivals import TorchEncoder
+    from ..bench.rivals import TorchEncoder
 
     lines = [line for line in text.splitlines() if line.strip()][: args.lines]
     if len(lines) <= args.neighbours:
@@ -90,7 +90,7 @@ def _decoder(args: argparse.Namespace, console: Console, fast: CompiledModel, de
     import numpy as np
 
     from ..bench import quality
-    from ..bench.demo.rivals import TorchDecoder
+    from ..bench.rivals import TorchDecoder
 
     ids = fast.text.encode([text], special=False, cut=False)[0]
     cut = quality.windows(ids, length=args.window, count=args.windows)

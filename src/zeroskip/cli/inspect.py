@@ -36,6 +36,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 def _compiled(folder: Path, console: Console) -> int:
     from ..io import open_saved
     from ..runtime import layerplan
+    from ..runtime.floor_report import FloorReport
 
     manifest = open_saved(folder).manifest
     plan = layerplan.plan_from_json(str(folder), manifest.plan)
@@ -47,6 +48,9 @@ def _compiled(folder: Path, console: Console) -> int:
     console.show(layerplan.table(plan))
     for note in layerplan.precision(plan):
         console.show(f"note: {note}")
+    floor = None if manifest.floor is None else FloorReport.from_json(f"{folder}: floor", manifest.floor)
+    if floor is not None:
+        console.show(f"\n{floor}")
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
     console.show("\n" + ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in files.items() if size > 1e5))
     console.emit(
@@ -57,6 +61,7 @@ def _compiled(folder: Path, console: Console) -> int:
             "values": manifest.values,
             "machine": dict(where),
             "files": files,
+            "floor": None if floor is None else floor.as_json(),
             "plan": [layer.as_json() for layer in plan],
         }
     )

@@ -24,9 +24,10 @@ COMMANDS = {
     "prune": "set weights of a model to zero and save it as a Hugging Face folder",
     "compile": "choose formats and kernels for a model on this machine and save it",
     "embed": "turn lines of text into vectors with a compiled encoder",
+    "serve": "answer embedding requests over HTTP with a compiled encoder",
     "run": "generate text with a compiled decoder",
     "eval": "measure quality: perplexity, or closeness to the dense model",
-    "bench": "time kernels against each other and against dense ones",
+    "bench": "time kernels, or sentence encoders, against their rivals",
     "inspect": "print the plan of a compiled model, or the sparsity of a pruned one",
     "list": "list kernels, formats or pruners, and why some cannot be used here",
     "doctor": "print what was found on this machine and what would slow it down",
@@ -39,6 +40,7 @@ examples:
   zeroskip prune MODEL --method sparsegpt --sparsity 0.6 -o OUT
   zeroskip compile OUT -o COMPILED
   zeroskip embed COMPILED sentences.txt -o vectors.npy
+  zeroskip serve COMPILED --port 8000
   zeroskip run COMPILED "Once upon a time"
   zeroskip bench spmm --shape 4096x4096 --sparsity 0.5,0.9 --n 1,32,128
 

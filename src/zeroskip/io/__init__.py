@@ -3,12 +3,13 @@
 from ..formats import DenseMatrix
 from .folder import MANIFEST, is_saved_model, write_folder
 from .matrices import DENSE, Matrix, StoredMatrix, encode, smallest_format
-from .saved import TOKENIZER, VERSION, WEIGHTS, Manifest, SavedModel, open_saved, save
+from .saved import MIXED, TOKENIZER, VERSION, WEIGHTS, Manifest, SavedModel, open_saved, save
 from .tensors import TensorFile, write_tensors
 
 __all__ = [
     "DENSE",
     "MANIFEST",
+    "MIXED",
     "TOKENIZER",
     "VERSION",
     "WEIGHTS",

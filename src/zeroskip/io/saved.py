@@ -29,6 +29,7 @@ VERSION = 1
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 KINDS = ("encoder", "decoder")
+MIXED = "mixed"  # values of a model whose layers differ
 _MARK = "zeroskip-model"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _HASH_LIMIT_BYTES = 32 * 2**20
@@ -42,12 +43,13 @@ class Manifest:
         kind: `encoder` or `decoder`.
         family: The family whose graph this is; for reports only.
         name: How to call the model.
-        values: The value type that was asked for.
+        values: The value type that was asked for, or `mixed` where layers differ.
         graph: The graph as JSON (`runtime.graph` validates it).
         linears: Format, type and shape of each weight matrix.
         plan: One JSON object a linear layer (`runtime.layerplan` validates them).
         machine: Where the plan was measured.
         text: Settings of tokenising, pooling and generating.
+        floor: What a search above a quality floor found (`runtime.floor_report` validates it); None without one.
     """
 
     kind: str
@@ -59,6 +61,7 @@ class Manifest:
     plan: list[Any]
     machine: Mapping[str, Any]
     text: Mapping[str, Any]
+    floor: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -130,11 +133,12 @@ def save(
     return write_folder(folder, fill, overwrite=overwrite)
 
 
-def open_saved(folder: str | os.PathLike[str], *, verify: bool = False) -> SavedModel:
+def open_saved(folder: str | os.PathLike[str], *, verify: bool = False, mapped: bool = True) -> SavedModel:
     """Open a saved model.
 
     Args:
         folder: The folder.
+        mapped: Whether the weights are mapped, else read.
         verify: Whether to compare the hash of the weights too, which reads all of them. Sizes and the hashes of small
             files are always compared.
     Raises:
@@ -152,7 +156,7 @@ def open_saved(folder: str | os.PathLike[str], *, verify: bool = False) -> Saved
     if version != VERSION:
         raise DamagedFile(f"load: {home} has format version {version}, this zeroskip reads {VERSION}; update zeroskip.")
     files = _check_files(home, fields.child("files"), verify)
-    return SavedModel(home, _manifest_of(fields), TensorFile(home / WEIGHTS), files)
+    return SavedModel(home, _manifest_of(fields), TensorFile(home / WEIGHTS, mapped=mapped), files)
 
 
 def _as_json(manifest: Manifest, stored: Mapping[str, StoredMatrix], files: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,6 +170,7 @@ def _as_json(manifest: Manifest, stored: Mapping[str, StoredMatrix], files: Mapp
         "values": manifest.values,
         "text": dict(manifest.text),
         "machine": dict(manifest.machine),
+        **({} if manifest.floor is None else {"floor": dict(manifest.floor)}),
         "files": dict(files),
         "linears": {name: matrix.as_json() for name, matrix in stored.items()},
         "plan": manifest.plan,
@@ -182,12 +187,13 @@ def _manifest_of(fields: Fields) -> Manifest:
         kind=fields.choice("kind", KINDS),
         family=fields.text("family", limit=200),
         name=fields.text("name", limit=1000),
-        values=fields.choice("values", DTYPES),
+        values=fields.choice("values", (*DTYPES, MIXED)),
         graph=dict(fields.child("graph").items()),
         linears={name: _stored_of(linears.child(name)) for name, _ in linears.items()},
         plan=plan,
         machine=dict(fields.child("machine").items()),
         text=dict(fields.child("text").items()),
+        floor=dict(fields.child("floor").items()) if "floor" in fields else None,
     )
 
 

@@ -53,11 +53,13 @@ class TensorFile:
 
     Args:
         path: The file.
+        mapped: Whether tensors are views of the mapped file; else the file is read, and what happens to it afterwards
+            does not matter.
     Raises:
         DamagedFile: If the header lies: lengths, types, shapes, offsets that overlap, leave holes or leave the file.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, mapped: bool = True) -> None:
         self.path = Path(path)
         try:
             size = self.path.stat().st_size
@@ -67,11 +69,29 @@ class TensorFile:
         except OSError as error:
             raise DamagedFile(f"load: {self.path} cannot be read ({error.strerror}); copy the model again.") from None
         self.entries, self.metadata = _parse(self.path, text, size - start)
+        if not mapped:
+            self._bytes: Array = self._read(start, size - start)
+            return
         # A plain view: slices of a memmap object each cost microseconds in its bookkeeping.
-        mapped = (
+        whole = (
             np.asarray(np.memmap(self.path, dtype=np.uint8, mode="r")) if size > start else np.zeros(start, np.uint8)
         )
-        self._bytes: Array = mapped[start:]
+        self._bytes = whole[start:]
+
+    def _read(self, start: int, nbytes: int) -> Array:
+        found = np.empty(nbytes, dtype=np.uint8)
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(start)
+                view, done = found.data, 0
+                while done < nbytes and (more := file.readinto(view[done:])):
+                    done += more
+        except OSError as error:
+            raise DamagedFile(f"load: {self.path} cannot be read ({error.strerror}); copy the model again.") from None
+        if done < nbytes:
+            raise DamagedFile(f"load: {self.path} became shorter while it was read; load it again.")
+        found.flags.writeable = False
+        return found
 
     def _header_bytes(self, head: bytes, size: int) -> int:
         length = int.from_bytes(head, "little")

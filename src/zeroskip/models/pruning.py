@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +18,7 @@ from .loading import LoadedModel, load, need
 from .refit import RefitSettings, refit_block
 from .report import LayerReport, PruneReport, versions
 from .stream import Stream, capture, gather
+from .targets import Sparsities, Target, targets_of
 from .walk import Block, LinearLayer, blocks, prunable
 
 if TYPE_CHECKING:
@@ -36,10 +37,12 @@ class _Job:
     loaded: LoadedModel
     pruner: Pruner
     pattern: Pattern
-    sparsity: float
+    sparsity: float | Mapping[str, float | str]  # as asked for
+    targets: Mapping[str, Target]  # by layer name
     scope: str
     refit: str
     seed: int
+    keep_zeros: bool
     layers: list[LinearLayer]
     tell: Progress
     stages: int = 0
@@ -57,7 +60,7 @@ def prune(
     model: Any,
     *,
     method: str = "sparsegpt",
-    sparsity: float | None = None,
+    sparsity: Sparsities = None,
     pattern: str | Pattern = "unstructured",
     scope: str | None = None,
     calibration: Any = None,
@@ -66,6 +69,7 @@ def prune(
     include: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
     refit: str | None = "auto",
+    keep_zeros: bool = False,
     tokenizer: Any = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -79,7 +83,9 @@ def prune(
         model: What `models.load` gave, or a torch or Hugging Face model, or a SentenceTransformer.
         method: One of `sparsify.registry.names()`.
         sparsity: In [0, 1), of the pruned layers together; None is 0.5, or what N:M implies. Above 1 - N/M, N:M keeps
-            at most N.
+            at most N. Or a mapping of layer names or glob patterns to a sparsity or an N:M pattern each,
+            `{"*.output.dense": 0.7, "*.attention.*": "8:16"}`: the first entry that matches a layer counts, and layers
+            that none matches stay as they are.
         pattern: `unstructured`, `N:M` (N kept of each M), `vnm:VxN:M` or `block:RxC`.
         scope: What competes for being kept (`layer`, `row`, `global`); None is the method's own.
         calibration: Texts, a path, a name of `datasets.registry`, or tensors; None is the documentation inside this
@@ -89,6 +95,8 @@ def prune(
         include, exclude: Glob patterns (or parts) of layer names.
         refit: `block` tunes what is left of each block to the dense block's output; `none`; `auto` is `block` for an
             encoder pruned with calibration.
+        keep_zeros: Whether what is zero already stays zero, in whatever pattern. Other methods than magnitude may give
+            a place back otherwise, and a layer may end sparser than asked for with it.
         tokenizer: For a bare model with texts as calibration.
         seed: Draws calibration samples and random masks.
         progress: Called with (stage, done, total); may raise to stop, which leaves the model partly pruned.
@@ -103,13 +111,17 @@ def prune(
     _check_arguments(model, samples, seq_len)
     need("torch")
     parsed = Pattern.parse(pattern)
-    wanted = parsed.sparsity_or_default(sparsity)
+    wanted = dict(sparsity) if isinstance(sparsity, Mapping) else parsed.sparsity_or_default(sparsity)
     pruner = registry.get(method)
     scope = resolve_scope(pruner, scope)
+    if isinstance(wanted, dict) and scope == "global":
+        raise InvalidArgument("prune: scope is 'global' but sparsity gives each layer its own; pass one sparsity.")
     loaded = load(model, tokenizer=tokenizer)
     layers = prunable(loaded.model, include, exclude)
+    targets = targets_of(wanted, parsed, layers)
+    layers = [layer for layer in layers if layer.name in targets]
     refit = _resolve_refit(refit, loaded, pruner)
-    job = _Job(loaded, pruner, parsed, wanted, scope, refit, seed, layers, progress or _silent)
+    job = _Job(loaded, pruner, parsed, wanted, targets, scope, refit, seed, keep_zeros, layers, progress or _silent)
     _check_layers(job)
     data = _calibration(job, calibration, samples, seq_len)
     with _evaluating(loaded.model):
@@ -183,7 +195,7 @@ def _check_layers(job: _Job) -> None:
 
     seen: dict[int, str] = {}
     for layer in job.layers:
-        job.pattern.check_shape(layer.shape, where=f"prune {layer.name}")
+        job.targets[layer.name].pattern.check_shape(layer.shape, where=f"prune {layer.name}")
         if not bool(torch.isfinite(layer.parameter).all()):
             raise InvalidArgument(f"prune: weight of {layer.name} holds NaN or Inf; load the model again.")
         first = seen.setdefault(id(layer.parameter), layer.name)
@@ -248,7 +260,9 @@ def _without_data(job: _Job, *, count: bool = True) -> None:
     if job.scope == "global":
         unique = list({id(layer.parameter): layer for layer in job.layers}.values())
         scores = [job.pruner.scores(layer.weight(), seed=job.seed + i) for i, layer in enumerate(unique)]  # type: ignore[attr-defined]
-        together = mask_from_scores(scores, sparsity=job.sparsity, pattern=job.pattern, scope="global")
+        together = mask_from_scores(
+            scores, sparsity=job.targets[unique[0].name].sparsity, pattern=job.pattern, scope="global"
+        )
         by_parameter = {id(layer.parameter): mask for layer, mask in zip(unique, together, strict=True)}
         masks = [by_parameter[id(layer.parameter)] for layer in job.layers]
     for layer, mask in zip(job.layers, masks, strict=True):
@@ -336,10 +350,16 @@ def _prune_layer(job: _Job, layer: LinearLayer, stats: InputStats | None, *, mas
     before = layer.weight()
     if mask is None:
         seed = job.seed + len(job.masks)
-        done = job.pruner.prune(before, stats, sparsity=job.sparsity, pattern=job.pattern, scope=job.scope, seed=seed)
+        target = job.targets[layer.name]
+        done = job.pruner.prune(
+            before, stats, sparsity=target.sparsity, pattern=target.pattern, scope=job.scope, seed=seed
+        )
         after, mask = done.weight, done.mask
     else:
         after = before * mask
+    if job.keep_zeros:
+        mask = mask & (before != 0)
+        after = after * mask
     error = _error(before, after, stats)
     layer.assign(after)
     job.masks[id(layer.parameter)] = mask

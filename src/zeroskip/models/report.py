@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -69,7 +70,8 @@ class PruneReport:
     """What `prune` was asked for and what it did.
 
     Args:
-        method, sparsity, pattern, scope, seed: As asked for, defaults filled in.
+        method, sparsity, pattern, scope, seed: As asked for, defaults filled in; `sparsity` may be a mapping of layer
+            names or patterns to a sparsity or an N:M pattern each.
         refit: `block`, or `none`.
         calibration: Where the calibration data came from, in words; `none` where there was none.
         samples, tokens: How much of it.
@@ -81,7 +83,7 @@ class PruneReport:
     """
 
     method: str
-    sparsity: float
+    sparsity: float | Mapping[str, float | str]
     pattern: str
     scope: str
     seed: int
@@ -106,8 +108,9 @@ class PruneReport:
         return {**asdict(self), "layers": [asdict(layer) for layer in self.layers], "achieved": self.achieved}
 
     def __str__(self) -> str:
+        how = f"{self.pattern}; by layer" if isinstance(self.sparsity, Mapping) else self.pattern
         done = (
-            f"pruned {len(self.layers)} layers to {self.achieved:.4f} ({self.pattern}) with {self.method}, "
+            f"pruned {len(self.layers)} layers to {self.achieved:.4f} ({how}) with {self.method}, "
             f"refit {self.refit}, in {self.time_s:.1f} s"
         )
         kind = "calibration" if self.distilled is None else "text"

@@ -147,7 +147,7 @@ def prunable(
     tied = _embedding_weights(model)
     chosen = _default_layers(model, everything, tied)
     if include is not None:
-        chosen = _matching(everything, include, argument="include")
+        chosen = matching(everything, include, argument="include")
         shared = [layer.name for layer in chosen if id(layer.parameter) in tied]
         if shared:
             raise InvalidArgument(
@@ -155,7 +155,7 @@ def prunable(
                 "leave it out."
             )
     if exclude is not None:
-        gone = {layer.name for layer in _matching(everything, exclude, argument="exclude")}
+        gone = {layer.name for layer in matching(everything, exclude, argument="exclude")}
         chosen = [layer for layer in chosen if layer.name not in gone]
     if not chosen:
         raise InvalidArgument("prune: include and exclude leave no layer; widen include or narrow exclude.")
@@ -176,7 +176,7 @@ def _embedding_weights(model: Any) -> set[int]:
     return {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
 
 
-def _matching(layers: list[LinearLayer], patterns: Sequence[str] | str, *, argument: str) -> list[LinearLayer]:
+def matching(layers: Sequence[LinearLayer], patterns: Sequence[str] | str, *, argument: str) -> list[LinearLayer]:
     """The layers that any of `patterns` matches, each pattern matching at least one."""
     wanted = [patterns] if isinstance(patterns, str) else list(patterns)
     for pattern in wanted:

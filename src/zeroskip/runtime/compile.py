@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .._errors import InvalidArgument, KernelUnavailable, UnsupportedModel
 from ..formats import Bitmask, SparseMatrix, to_bits
-from ..io import DENSE, DenseMatrix, Matrix, encode, smallest_format
+from ..io import DENSE, MIXED, DenseMatrix, Matrix, encode, smallest_format
 from ..kernels import registry
 from .choose import OPTIMIZE, choose
 from .layerplan import Choice, LayerPlan, lane_limits
 from .machine import fingerprint
 from .measure import WORTH_TRYING, Group, Layer, Progress, groups_of, matrix_for, measure_groups, structure_of
-from .packing import native, pack, threaded
+from .packing import Ranges, merge_ranges, native, pack, threaded
 from .text import Text, TextSettings, special_tokens, text_of
 from .values import Values, check_values, in_format
 
 if TYPE_CHECKING:
-    from ..kernels.cpu import NativePrepared
     from .compiled import CompiledModel
     from .fallback import CompiledModule
+    from .floor_search import FloorSettings
     from .graph import Graph
 
 Float32 = npt.NDArray[np.float32]
-Ranges: TypeAlias = "tuple[tuple[int | None, NativePrepared], ...]"
 
 BATCH_SIZES = (1, 16, 256)
 # A model whose weights take less than this share of the last cache keeps them there between tokens.
@@ -50,6 +49,9 @@ def compile(
     budget_s: float = 40.0,
     threads: int | None = None,
     cache: bool = True,
+    keep_cosine: float | None = None,
+    calibration: Any = None,
+    search_s: float | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel | CompiledModule:
     """Compile a model for this processor.
@@ -75,7 +77,13 @@ def compile(
         threads: Threads of the native kernels, for the whole process; None leaves them as they are.
         cache: Whether to take what earlier compilations measured on layers like these; the reasons then say "from
             cache". False measures anew. docs/compile.md says where it is kept.
-        progress: Called with (stage, done, total); stages are lower, read, measure and pack.
+        keep_cosine: Of an encoder: search for the fastest model whose embeddings keep this mean cosine to those of the
+            model as given, on lines held back from `calibration`. Layers are pruned and rounded, each as far as pays;
+            the result's `floor` says what was chosen and why. `values` and `activations` then limit the choice.
+        calibration: Text of the search: a list of lines, a path, a name of `datasets.registry`; None is the
+            documentation inside this Python. One half prunes, the other decides.
+        search_s: Time for the search, 900 by default; one trial is always made.
+        progress: Called with (stage, done, total); stages are lower, read, measure and pack, and those of the search.
     Returns:
         The compiled model, called like the one it came from: a `CompiledModel`, or of an unknown family a
         `CompiledModule`, which keeps the torch modules.
@@ -84,6 +92,7 @@ def compile(
     """
     check_values(values, group, activations)
     _check(batch_sizes, optimize, kernels, budget_s, threads)
+    floor = floor_settings(keep_cosine, calibration, search_s)
     from .. import models
 
     loaded = models.load(model, tokenizer=tokenizer)
@@ -92,16 +101,25 @@ def compile(
     sizes = sorted(set(batch_sizes))
     shown = progress or (lambda stage, done, total: None)
     settings = Settings(values, group, activations, sizes, optimize, kernels, budget_s, cache, shown)
+    if floor is not None:
+        from .floor_search import compile_above
+
+        return taken_over(loaded, compile_above(loaded, settings, floor))
     if loaded.family == "unknown":
         from .fallback import compile_modules
 
         return compile_modules(loaded, settings)
     try:
-        compiled = _compile_known(loaded, settings)
+        compiled = compile_known(loaded, settings)
     except UnsupportedModel as error:
         from .fallback import compile_modules
 
         return compile_modules(loaded, settings, why=str(error))
+    return taken_over(loaded, compiled)
+
+
+def taken_over(loaded: Any, compiled: CompiledModel) -> CompiledModel:
+    """The compiled model, which a SentenceTransformer's `encode` uses from now on."""
     transformer = loaded.extra.get("sentence_transformer")
     if transformer is not None:
         from .sentence import take_over
@@ -123,13 +141,35 @@ class Settings:
     budget_s: float
     cache: bool
     progress: Progress
+    layer_values: Mapping[str, Values] = field(default_factory=dict)  # of layers that differ from `values`
 
     def values_of(self, kind: str) -> Values:
         """How the weights of an encoder or a decoder are stored."""
         return Values.of(self.values, self.group, self.activations, kind=kind)
 
 
-def _compile_known(loaded: Any, settings: Settings) -> CompiledModel:
+def floor_settings(keep_cosine: float | None, calibration: Any, search_s: float | None) -> FloorSettings | None:
+    """What was asked for a quality floor, checked; None where there is none."""
+    if keep_cosine is None:
+        for name, value in (("calibration", calibration), ("search_s", search_s)):
+            if value is not None:
+                raise InvalidArgument(
+                    f"compile: {name} is given, but there is no floor to search for; pass keep_cosine with it."
+                )
+        return None
+    from .floor_search import SEARCH_S, FloorSettings
+
+    settings = FloorSettings(keep_cosine, calibration, SEARCH_S if search_s is None else search_s)
+    settings.check()
+    return settings
+
+
+def compile_known(loaded: Any, settings: Settings) -> CompiledModel:
+    """Compile a loaded model of a known family.
+
+    Raises:
+        UnsupportedModel: If it cannot be lowered.
+    """
     from .compiled import CompiledModel
     from .lowering import lower
 
@@ -143,7 +183,7 @@ def _compile_known(loaded: Any, settings: Settings) -> CompiledModel:
     settings.progress("lower", 1, 1)
     values = settings.values_of(lowered.kind)
     tied = tied_tables(lowered.linears, lowered.tensors)
-    layers = read_layers(lowered.linears, values, settings.progress, tied=tied)
+    layers = read_layers(lowered.linears, values, settings.progress, tied=tied, own=settings.layer_values)
     choices = measured_choices(layers, settings, ignored=(1,) if lowered.kind == "encoder" else ())
     ranges = pack_layers(layers, choices, settings.sizes, settings.progress)
     plan = tuple(plan_of(layer, choices[layer.name], ranges[layer.name]) for layer in layers)
@@ -152,7 +192,7 @@ def _compile_known(loaded: Any, settings: Settings) -> CompiledModel:
         kind=lowered.kind,
         family=loaded.family,
         name=loaded.name,
-        values=values.dtype,
+        values=MIXED if settings.layer_values and _several(layers) else values.dtype,
         graph=graph,
         tensors=tensors,
         ranges=ranges,
@@ -162,6 +202,11 @@ def _compile_known(loaded: Any, settings: Settings) -> CompiledModel:
         machine={**fingerprint(), "compile_s": round(time.perf_counter() - started, 3)},
         notes=_notes(loaded, lowered.kind),
     )
+
+
+def _several(layers: Sequence[Layer]) -> bool:
+    """Whether layers differ in value type."""
+    return len({layer.values.dtype for layer in layers}) > 1
 
 
 def _stored(
@@ -208,7 +253,12 @@ def tied_tables(linears: Mapping[str, Float32], tensors: Mapping[str, Float32]) 
 
 
 def read_layers(
-    linears: Mapping[str, Float32], values: Values, progress: Progress, *, tied: Mapping[str, str] | None = None
+    linears: Mapping[str, Float32],
+    values: Values,
+    progress: Progress,
+    *,
+    tied: Mapping[str, str] | None = None,
+    own: Mapping[str, Values] | None = None,
 ) -> list[Layer]:
     """Each weight matrix with its values rounded and its zeros left out, where there are enough of them.
 
@@ -217,21 +267,22 @@ def read_layers(
         values: How they are stored.
         progress: Called with ("read", done, total).
         tied: Names of matrices that are an embedding table as well: beside codes they have values of their own.
+        own: How layers are stored that differ from the others, by name.
     """
     done = 0
 
     def read(item: tuple[str, Float32]) -> Layer:
         nonlocal done
         name, weight = item
-        own = values.head if values.quantised and name in (tied or ()) else values
+        how = (own or {}).get(name) or (values.head if values.quantised and name in (tied or ()) else values)
         whole = np.ascontiguousarray(weight, dtype=np.float32)
         sparsity = 1.0 - np.count_nonzero(whole) / whole.size
         if sparsity < WORTH_TRYING:
-            layer = Layer(name, own.store(whole, DENSE, name=name), sparsity, values=own)
+            layer = Layer(name, how.store(whole, DENSE, name=name), sparsity, values=how)
         else:
-            matrix = own.store(whole, "bitmask", name=name)
+            matrix = how.store(whole, "bitmask", name=name)
             assert isinstance(matrix, Bitmask)
-            layer = Layer(name, matrix, sparsity, structure_of(matrix, whole), own)
+            layer = Layer(name, matrix, sparsity, structure_of(matrix, whole), how)
         done += 1
         progress("read", done, len(linears))
         return layer
@@ -280,16 +331,6 @@ def pack_layers(
         return merge_ranges([(limit, made[name]) for limit, name in zip(limits, names, strict=True)])
 
     return dict(zip([layer.name for layer in layers], threaded(pack_one, layers), strict=True))
-
-
-def merge_ranges(ranges: Sequence[tuple[int | None, NativePrepared]]) -> Ranges:
-    """Neighbouring ranges with one packing as one range."""
-    kept: list[tuple[int | None, NativePrepared]] = []
-    for limit, packed in ranges:
-        if kept and kept[-1][1] is packed:
-            kept.pop()
-        kept.append((limit, packed))
-    return tuple(kept)
 
 
 def plan_of(layer: Layer, choices: tuple[Choice, ...], ranges: Ranges) -> LayerPlan:

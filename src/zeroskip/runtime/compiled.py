@@ -25,6 +25,7 @@ from .text import Ids, Text
 
 if TYPE_CHECKING:
     from ..kernels.cpu import NativePrepared
+    from .floor_report import FloorReport
     from .graph import Graph
     from .program import Program
 
@@ -42,6 +43,7 @@ class CompiledModel:
         plan: One `LayerPlan` a linear layer.
         machine: Where the plan was measured.
         notes: What a user should know: kernels replaced on loading, a plan from another machine.
+        floor: What a search above a quality floor found; None without one.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class CompiledModel:
         text: Text,
         machine: Mapping[str, Any],
         notes: Sequence[str] = (),
+        floor: FloorReport | None = None,
     ) -> None:
         from .program import Program
 
@@ -74,6 +77,7 @@ class CompiledModel:
         self.plan = tuple(plan)
         self.machine = dict(machine)
         self.notes = tuple(notes)
+        self.floor = floor
         self._graph = graph
         self._tensors = dict(tensors)
         self._ranges = {name: tuple(item) for name, item in ranges.items()}
@@ -224,7 +228,8 @@ class CompiledModel:
         if json:
             return [layer.as_json() for layer in self.plan]
         title = f"{self.name} ({self.kind}, {self.family}), {self.values} values"
-        return layerplan.report_text(title, self.plan, self.memory, self.machine, self.notes)
+        text = layerplan.report_text(title, self.plan, self.memory, self.machine, self.notes)
+        return text if self.floor is None else f"{text}\n\n{self.floor}"
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write the model, whole or not at all; `zeroskip.load` reads it.
@@ -245,6 +250,7 @@ class CompiledModel:
             plan=[layer.as_json() for layer in self.plan],
             machine=self.machine,
             text=self._text.settings.as_json(),
+            floor=None if self.floor is None else self.floor.as_json(),
         )
         return io.save(
             folder, manifest, matrices=matrices, tensors=self._tensors, files=self._text.files, overwrite=overwrite

@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
 
 from .. import io
 from .._errors import DamagedFile, FormatError, InvalidArgument
 from ..io import SavedModel
-from .compile import Ranges, merge_ranges
 from .compiled import CompiledModel
+from .floor_report import FloorReport
 from .layerplan import Choice, LayerPlan, lane_limits, plan_from_json
 from .machine import differs
-from .packing import native, pack, stand_in
+from .packing import Ranges, merge_ranges, native, pack, stand_in
 from .text import Text, TextSettings
 
 
-def load(folder: str | os.PathLike[str], *, verify: bool = False, threads: int | None = None) -> CompiledModel:
+def load(
+    folder: str | os.PathLike[str], *, verify: bool = False, threads: int | None = None, mapped: bool = True
+) -> CompiledModel:
     """Load a model that `save` wrote.
 
     The file is mapped and the dense model never in memory: matrices are packed straight from the file, embedding tables
@@ -29,6 +33,8 @@ def load(folder: str | os.PathLike[str], *, verify: bool = False, threads: int |
         folder: The saved model.
         verify: Whether to compare the sha256 of all weights, which reads them once more.
         threads: Threads of the native kernels, for the whole process; None leaves them as they are.
+        mapped: Whether embedding tables stay in the file. Else they are copied, and the file may be changed, cut short
+            or deleted afterwards: with a mapped file that ends the process. Such a model cannot be saved again.
     Raises:
         InvalidArgument: If there is no saved model.
         DamagedFile: If any part of it is damaged, or says something untrue.
@@ -37,7 +43,7 @@ def load(folder: str | os.PathLike[str], *, verify: bool = False, threads: int |
         if threads < 1:
             raise InvalidArgument(f"load: threads is {threads}, it must be at least 1; leave it out for all cores.")
         native().set_num_threads(threads)
-    saved = io.open_saved(folder, verify=verify)
+    saved = io.open_saved(folder, verify=verify, mapped=mapped)
     manifest = saved.manifest
     where = f"load: {saved.folder / io.MANIFEST}"
     from .graph import Graph
@@ -46,6 +52,7 @@ def load(folder: str | os.PathLike[str], *, verify: bool = False, threads: int |
         graph = Graph.from_json(manifest.graph)
     except FormatError as error:
         raise DamagedFile(f"{where}: {error}") from error
+    floor = None if manifest.floor is None else FloorReport.from_json(f"{where}: floor", manifest.floor)
     plan, notes = _runnable(saved, plan_from_json(where, manifest.plan))
     if elsewhere := differs(dict(manifest.machine)):
         notes.append(elsewhere)
@@ -53,6 +60,8 @@ def load(folder: str | os.PathLike[str], *, verify: bool = False, threads: int |
     # One after the other: packing uses all threads itself; two at a time took 15 % longer (SmolLM2, Zen 3, 2 cores).
     ranges = {layer.name: _pack(saved, layer) for layer in plan}
     tensors = {name: saved.dense(name) for name in graph.tensor_names()}
+    if not mapped:  # copies of what is needed, so that the rest of the file is not held in memory
+        tensors = {name: np.array(array) for name, array in tensors.items()}
     files = {name: saved.read_file(name) for name in saved.files if name != io.WEIGHTS}
     try:
         return CompiledModel(
@@ -63,14 +72,21 @@ def load(folder: str | os.PathLike[str], *, verify: bool = False, threads: int |
             graph=graph,
             tensors=tensors,
             ranges=ranges,
-            matrix_of=saved.matrix,
+            matrix_of=saved.matrix if mapped else _gone,
             plan=plan,
             text=Text(settings, files),
             machine=manifest.machine,
             notes=notes,
+            floor=floor,
         )
     except (FormatError, MemoryError) as error:
         raise DamagedFile(f"{where}: {error}") from error
+
+
+def _gone(name: str) -> NoReturn:
+    raise InvalidArgument(
+        f"save: the model was loaded with mapped=False and holds {name!r} only as its kernel wants it; load it mapped."
+    )
 
 
 def _runnable(saved: SavedModel, plan: Sequence[LayerPlan]) -> tuple[tuple[LayerPlan, ...], list[str]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from .._errors import DamagedFile, FormatError, KernelUnavailable
 from ..formats import INTEGERS, SHORT, Bitmask, SparseMatrix, dense_codes
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+# The packings of a layer by ranges of lanes: (most lanes, packed), ascending, the last without a limit.
+Ranges: TypeAlias = "tuple[tuple[int | None, NativePrepared], ...]"
 
 _LONG = {short: dtype for dtype, short in SHORT.items()}
 
@@ -130,3 +132,13 @@ def _names() -> list[str]:
 def damaged(where: str, error: Exception) -> DamagedFile:
     """A layout error of a stored matrix as what it is: a damaged file."""
     return DamagedFile(f"{where}: {error}")
+
+
+def merge_ranges(ranges: Sequence[tuple[int | None, NativePrepared]]) -> Ranges:
+    """Neighbouring ranges with one packing as one range."""
+    kept: list[tuple[int | None, NativePrepared]] = []
+    for limit, packed in ranges:
+        if kept and kept[-1][1] is packed:
+            kept.pop()
+        kept.append((limit, packed))
+    return tuple(kept)

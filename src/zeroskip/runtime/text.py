@@ -81,6 +81,7 @@ class Text:
         self.settings = settings
         self.files = dict(files)
         self._tokenizer: Any = None
+        self._limit: int | None = None
 
     def encode(self, texts: Sequence[str], *, special: bool = True, cut: bool = True) -> list[Ids]:
         """Token ids of each text, without padding.
@@ -90,19 +91,39 @@ class Text:
             special: Whether to add the special tokens that the model was trained with.
             cut: Whether to cut to `max_length`.
         """
+        return [_ids(item) for item in self._encodings(texts, special, cut)]
+
+    def encode_cut(self, texts: Sequence[str]) -> tuple[list[Ids], list[bool]]:
+        """Token ids of each text, cut to `max_length`, and whether each was cut.
+
+        Once it has been called, threads may call it at the same time, as long as none cuts otherwise by `encode`.
+        """
+        encoded = self._encodings(texts, special=True, cut=True)
+        most = self.settings.max_length
+        # What was cut off is asked for only where something may be: the tokenizer builds it when asked.
+        return [_ids(item) for item in encoded], [len(item.ids) == most and bool(item.overflowing) for item in encoded]
+
+    def _encodings(self, texts: Sequence[str], special: bool, cut: bool) -> list[Any]:
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InvalidArgument(f"encode: texts[{index}] is a {type(text).__name__}; pass strings.")
         tokenizer = self._load()
         clean = [text.encode("utf-8", "replace").decode() for text in texts]
         with _guarded():
-            if cut and self.settings.max_length:
-                tokenizer.enable_truncation(self.settings.max_length)
-            else:
-                tokenizer.no_truncation()
+            self._cut_to(tokenizer, self.settings.max_length if cut else None)
             batch = getattr(tokenizer, "encode_batch_fast", tokenizer.encode_batch)
-            encoded = batch(clean, add_special_tokens=special)
-        return [np.asarray(item.ids, dtype=np.int32) for item in encoded]
+            encoded: list[Any] = batch(clean, add_special_tokens=special)
+        return encoded
+
+    def _cut_to(self, tokenizer: Any, most: int | None) -> None:
+        """Set the tokenizer's limit where it has another: setting it is no matter of threads."""
+        if most == self._limit:
+            return
+        if most:
+            tokenizer.enable_truncation(most)
+        else:
+            tokenizer.no_truncation()
+        self._limit = most
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some token ids, special tokens left out."""
@@ -144,7 +165,12 @@ class Text:
                 )
             self._tokenizer = _parse(self.files[TOKENIZER])
             self._tokenizer.no_padding()
+            self._tokenizer.no_truncation()
         return self._tokenizer
+
+
+def _ids(encoding: Any) -> Ids:
+    return np.asarray(encoding.ids, dtype=np.int32)
 
 
 def _parse(content: bytes) -> Any:

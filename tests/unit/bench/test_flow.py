@@ -28,7 +28,7 @@ def test_notes_are_whole_sentences(extra: dict[str, str], text: str | None, quic
 def test_the_reference_of_codes_is_what_they_mean(tmp_path: Path) -> None:
     """Layers with codes get their values; what is tied to one of them, and layers of numbers, stay as they were."""
     torch = pytest.importorskip("torch")
-    from zeroskip.bench.demo.stored import as_saved
+    from zeroskip.bench.saved import as_saved
     from zeroskip.formats import DenseMatrix
     from zeroskip.io import Manifest, save
     from zeroskip.quantize import quantize

@@ -25,8 +25,9 @@ def path(tmp_path):
     return found
 
 
-def test_round_trip(path):
-    file = TensorFile(path)
+@pytest.mark.parametrize("mapped", [True, False])
+def test_round_trip(path, mapped):
+    file = TensorFile(path, mapped=mapped)
     assert set(file.names()) == set(ARRAYS)
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(file.array(name), array)
@@ -36,8 +37,9 @@ def test_round_trip(path):
     assert file.metadata == {"format": "test"}
 
 
-def test_tensors_are_views_of_the_map_and_aligned(path):
-    file = TensorFile(path)
+@pytest.mark.parametrize("mapped", [True, False])
+def test_tensors_are_views_and_aligned(path, mapped):
+    file = TensorFile(path, mapped=mapped)
     for name in ("a", "b::indptr", "c"):
         array = file.array(name)
         assert not array.flags.owndata
@@ -129,3 +131,22 @@ def test_every_truncation_is_refused(path, tmp_path):
         cut.write_bytes(content[:size])
         with pytest.raises(DamagedFile):
             TensorFile(cut)
+
+
+def test_a_file_that_was_read_may_change_afterwards(path):
+    file = TensorFile(path, mapped=False)
+    path.write_bytes(b"")
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(file.array(name), array)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(path, monkeypatch):
+    read = TensorFile._read
+
+    def shrink(self, start, nbytes):
+        path.write_bytes(path.read_bytes()[:-8])
+        return read(self, start, nbytes)
+
+    monkeypatch.setattr(TensorFile, "_read", shrink)
+    with pytest.raises(DamagedFile, match="became shorter"):
+        TensorFile(path, mapped=False)

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from ...models import LoadedModel
 from ...runtime import CompiledModel
 from .. import quality
+from ..rivals import TorchDecoder
+from ..saved import arithmetic, what
 from ..timer import Samples, settle
 from .engines import Engine, fill, missing, ok
-from .rivals import TorchDecoder
-from .stored import arithmetic, what
 from .texts import PROMPTS
 
 Ids = npt.NDArray[np.int32]
@@ -153,7 +153,7 @@ def side_by_side(
 
 
 def check(compiled: CompiledModel, pruned: LoadedModel, ids: Ids) -> dict[str, Any]:
-    """The compiled model against torch on the same weights (`stored.as_saved`): log-probabilities of the likely tokens.
+    """The compiled model against torch on the same weights (`saved.as_saved`): log-probabilities of the likely tokens.
 
     Where x is rounded to 8 bits single ones are far off, and the divergence is asked instead.
     """

@@ -13,17 +13,14 @@ import numpy.typing as npt
 from ...models import LoadedModel
 from ...runtime import CompiledModel
 from .. import quality
+from ..rivals import BATCH, OnnxEncoder, TorchEncoder
+from ..saved import SAME_COSINE, arithmetic, what
 from ..timer import Candidate
 from .engines import Engine, missing, ok, rates
-from .rivals import BATCH, OnnxEncoder, TorchEncoder
-from .stored import arithmetic, what
 
 Float32 = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 NEIGHBOURS = 10
-# A compiled model differs from torch on the same weights by rounding only; float32 stays far below this, 16 bits close.
-# Where x is rounded to 8 bits, MiniLM at 8:16 has 0.997.
-SAME_COSINE = {"float32": 1 - 1e-5, "float16": 1 - 1e-4, "bfloat16": 1 - 2e-3, "int8": 0.99}
 _EXAMPLES = 3
 
 
@@ -120,7 +117,7 @@ def _examples(dense: Float32, sparse: Float32, texts: Sequence[str]) -> list[dic
 
 
 def check(compiled: CompiledModel, pruned: LoadedModel, texts: Sequence[str]) -> dict[str, Any]:
-    """The compiled model against torch on the same pruned weights (`stored.as_saved`)."""
+    """The compiled model against torch on the same pruned weights (`saved.as_saved`)."""
     want = TorchEncoder(pruned).embed(texts)
     worst = float(quality.cosines(want, compiled.embed(texts)).min())
     limit = SAME_COSINE[arithmetic(compiled)]

@@ -1,87 +1,34 @@
-"""The figures of the report page: matplotlib drawings as inline SVG, in the page's own light and dark colours."""
+"""The figures of the demo's page."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..._errors import MissingDependency
+from ..drawing import (
+    DENSE,
+    INK,
+    ONNX,
+    POOR,
+    SPARSE,
+    TORCH,
+    WIDE_IN,
+    WIDTH_IN,
+    drawing,
+    integers,
+    light_grid,
+    names,
+    number,
+)
 
-# matplotlib wants real colours: these stand for the page's variables and are replaced when the drawing is written.
-COLOURS = {
-    "#010101": "var(--ink)",
-    "#020202": "var(--muted)",
-    "#030303": "var(--line)",
-    "#040404": "var(--sparse)",
-    "#050505": "var(--dense)",
-    "#060606": "var(--torch)",
-    "#070707": "var(--onnx)",
-    "#080808": "var(--poor)",
-}
-INK, MUTED, LINE, SPARSE, DENSE, TORCH, ONNX, POOR = COLOURS
 ENGINE_COLOURS = {"torch": TORCH, "onnxruntime": ONNX, "zeroskip_dense": DENSE, "zeroskip_sparse": SPARSE}
-
-WIDTH_IN, WIDE_IN = 5.0, 10.5
-_SETTINGS: Mapping[str, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "text.color": INK,
-    "axes.axisbelow": True,
-    "figure.constrained_layout.use": True,
-}
-
-
-@contextmanager
-def _drawing(name: str, width: float, height: float) -> Iterator[tuple[Any, Any, list[str]]]:
-    """A figure with one axes; what it is drawn as is put into the list."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency(
-            f"demo: the page's figures need matplotlib ({error}); pip install 'zeroskip[demo]'."
-        ) from error
-    settings: Any = {**_SETTINGS, "svg.hashsalt": name}
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(width, height))
-        done: list[str] = []
-        yield figure, figure.subplots(), done
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-        done.append(_inline(stream.getvalue(), name))
-
-
-def _inline(svg: str, name: str) -> str:
-    """The SVG for a place inside HTML: no header, no metadata, no outside names, colours and font of the page."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.S)
-    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
-    svg = svg.replace("xlink:href", "href")
-    svg = re.sub(r"font: ([\d. a-z]*?)([\d.]+)px [^;\"]*", r"font: \1\2px var(--font)", svg)
-    for sentinel, variable in COLOURS.items():
-        svg = svg.replace(sentinel, variable)
-    svg = re.sub(
-        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 class="figure {name}" aria-hidden="true">', svg, count=1
-    )
-    return re.sub(r"\n\s*\n+", "\n", svg).strip()
 
 
 def speed_bars(speed: Mapping[str, Any]) -> str:
     """A bar an engine, with its rate and how it compares to torch."""
     engines = [engine for engine in speed["engines"] if engine["status"] == "ok"]
     base = next((engine["rate"] for engine in engines if engine["key"] == "torch"), None)
-    with _drawing(f"speed-{speed['key']}", WIDTH_IN, 0.5 + 0.44 * len(engines)) as (_, axes, done):
+    with drawing(f"speed-{speed['key']}", WIDTH_IN, 0.5 + 0.44 * len(engines)) as (_, axes, done):
         top = max(engine["rate"] for engine in engines)
         for place, engine in enumerate(engines):
             colour = ENGINE_COLOURS.get(engine["key"], TORCH)
@@ -91,17 +38,17 @@ def speed_bars(speed: Mapping[str, Any]) -> str:
                 label += f"  ({engine['rate'] / base:.2f}x)"
             bold = "bold" if engine["key"] == "zeroskip_sparse" else "normal"
             axes.text(engine["rate"] + 0.015 * top, place, label, va="center", color=INK, fontweight=bold)
-        _names(axes, [engine["label"] for engine in engines])
+        names(axes, [engine["label"] for engine in engines])
         axes.set_xlim(0, top * 1.3)
         axes.set_xlabel(speed["unit"])
-        _light_grid(axes, "x")
+        light_grid(axes, "x")
     return done[0]
 
 
 def size_bars(sizes: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Bytes on disk and in memory, dense against sparse."""
     rows = [(kind, row) for kind in ("disk", "memory") for row in sizes.get(kind, ())]
-    with _drawing("sizes", WIDTH_IN, 0.5 + 0.44 * len(rows)) as (_, axes, done):
+    with drawing("sizes", WIDTH_IN, 0.5 + 0.44 * len(rows)) as (_, axes, done):
         top = max(row["bytes"] for _, row in rows)
         for place, (_kind, row) in enumerate(rows):
             axes.barh(place, row["bytes"] / 1e6, color=ENGINE_COLOURS.get(row["key"], TORCH), height=0.62)
@@ -113,16 +60,16 @@ def size_bars(sizes: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
                 va="center",
                 fontweight=bold,
             )
-        _names(axes, [f"{row['label']}, {kind}" for kind, row in rows])
+        names(axes, [f"{row['label']}, {kind}" for kind, row in rows])
         axes.set_xlim(0, top * 1.25 / 1e6)
         axes.set_xlabel("MB")
-        _light_grid(axes, "x")
+        light_grid(axes, "x")
     return done[0]
 
 
 def cosine_histogram(values: Sequence[float]) -> str:
     """How close the sparse embedding of each text is to the dense one."""
-    with _drawing("cosine", WIDTH_IN, 2.5) as (_, axes, done):
+    with drawing("cosine", WIDTH_IN, 2.5) as (_, axes, done):
         low = min(0.5, min(values)) if min(values) < 0.7 else min(0.8, min(values))
         axes.hist(values, bins=32, range=(low, 1.0), color=SPARSE)
         middle = sum(values) / len(values)
@@ -138,21 +85,21 @@ def cosine_histogram(values: Sequence[float]) -> str:
         axes.set_xlabel("cosine of sparse and dense embedding (1 = same direction)")
         axes.set_ylabel("texts")
         axes.set_xlim(low, 1.0)
-        _light_grid(axes, "y")
+        light_grid(axes, "y")
     return done[0]
 
 
 def pair_bars(name: str, pairs: Sequence[tuple[str, float, str]], unit: str) -> str:
     """Two or more named values of one kind, dense in its colour and the rest in the sparse one."""
-    with _drawing(name, WIDTH_IN, 0.5 + 0.44 * len(pairs)) as (_, axes, done):
+    with drawing(name, WIDTH_IN, 0.5 + 0.44 * len(pairs)) as (_, axes, done):
         top = max(value for _, value, _ in pairs)
         for place, (_label, value, text) in enumerate(pairs):
             axes.barh(place, value, color=DENSE if place == 0 else SPARSE, height=0.62)
             axes.text(value + 0.015 * top, place, text, va="center", fontweight="normal" if place == 0 else "bold")
-        _names(axes, [label for label, _, _ in pairs])
+        names(axes, [label for label, _, _ in pairs])
         axes.set_xlim(0, top * 1.25)
         axes.set_xlabel(unit)
-        _light_grid(axes, "x")
+        light_grid(axes, "x")
     return done[0]
 
 
@@ -167,7 +114,7 @@ def layer_times(layers: Sequence[Mapping[str, Any]], n: int) -> str:
         chosen.append(spent * 1e3)
         dense.append(baseline * 1e3)
         kept.append(is_dense(choice["kernel"]))
-    with _drawing(f"layers-{n}", WIDE_IN, 3.1) as (_, axes, done):
+    with drawing(f"layers-{n}", WIDE_IN, 3.1) as (_, axes, done):
         places = range(1, len(chosen) + 1)
         axes.bar(places, dense, color=TORCH, width=0.86, label="dense kernel", alpha=0.45)
         colours = [POOR if stays else SPARSE for stays in kept]
@@ -175,14 +122,14 @@ def layer_times(layers: Sequence[Mapping[str, Any]], n: int) -> str:
         axes.set_xlabel(f"linear layers in order ({len(chosen)})")
         axes.set_ylabel(f"ms for {n} token{'s' * (n != 1)}")
         axes.set_xlim(0.3, len(chosen) + 0.7)
-        _integers(axes)
-        _light_grid(axes, "y")
+        integers(axes)
+        light_grid(axes, "y")
     return done[0]
 
 
 def layer_sparsity(layers: Sequence[Mapping[str, Any]], target: float) -> str:
     """Share of zero weights of each linear layer."""
-    with _drawing("sparsity", WIDTH_IN, 2.3) as (_, axes, done):
+    with drawing("sparsity", WIDTH_IN, 2.3) as (_, axes, done):
         places = range(1, len(layers) + 1)
         axes.bar(places, [100 * layer["sparsity"] for layer in layers], color=SPARSE, width=0.8)
         axes.axhline(100 * target, color=INK, linewidth=1, linestyle=(0, (4, 3)))
@@ -190,8 +137,8 @@ def layer_sparsity(layers: Sequence[Mapping[str, Any]], target: float) -> str:
         axes.set_xlim(0.3, len(layers) + 0.7)
         axes.set_ylabel("% zeros")
         axes.set_xlabel(f"linear layers in order ({len(layers)})")
-        _integers(axes)
-        _light_grid(axes, "y")
+        integers(axes)
+        light_grid(axes, "y")
     return done[0]
 
 
@@ -204,32 +151,3 @@ def nearest_choice(layer: Mapping[str, Any], n: int) -> Mapping[str, Any]:
 def is_dense(kernel: str) -> bool:
     """Whether a kernel's name says that it multiplies from a dense matrix."""
     return "_dense_" in kernel
-
-
-def number(value: float) -> str:
-    """Three significant digits, whole numbers from 100 on."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if value < 10 else f"{value:.1f}"
-
-
-def _names(axes: Any, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names)
-    for label in axes.get_yticklabels():
-        label.set_color(INK)
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-
-
-def _light_grid(axes: Any, axis: str) -> None:
-    axes.grid(axis=axis, color=LINE, linewidth=0.6)
-    axes.tick_params(axis=axis, length=0)
-    if axis == "y":
-        axes.spines["left"].set_visible(False)
-
-
-def _integers(axes: Any) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import datetime
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,8 +19,9 @@ from ..._errors import InvalidArgument
 from ...models import LoadedModel
 from ...runtime import CompiledModel
 from .. import machine
+from ..saved import as_saved
+from ..webpage import write_text
 from . import decoder, encoder
-from .stored import as_saved
 from .texts import Texts, demo_texts
 from .verdict import verdicts
 
@@ -304,13 +304,3 @@ def sizes(out: Path, dense: LoadedModel, compiled_dense: CompiledModel, compiled
 def folder_bytes(folder: Path) -> int:
     """Bytes of the weights' file of a saved model."""
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole: to one beside it first, renamed when complete."""
-    scratch = path.with_name(f".{path.name}.tmp")
-    try:
-        scratch.write_text(text, encoding="utf-8")
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ..._errors import MissingDependency
+from ..drawing import number
 from ..tables import megabytes, seconds, table
+from ..webpage import percent, render_template
 from . import figures
-from .figures import is_dense, nearest_choice, number
+from .figures import is_dense, nearest_choice
 
-TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 _LEVEL_MARKS = {"good": "+", "fair": "~", "poor": "!"}
 
 
@@ -23,20 +21,9 @@ def render(doc: Mapping[str, Any]) -> str:
     Raises:
         MissingDependency: If jinja2 or matplotlib are not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingDependency(f"demo: the page needs jinja2 ({error}); pip install 'zeroskip[demo]'.") from error
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(number=number, megabytes=megabytes, seconds=seconds, percent=percent)
     sizes = plan_sizes(doc["layers"])
-    return environment.get_template("demo.html.j2").render(
+    return render_template(
+        "demo.html.j2",
         doc=doc,
         title=title(doc),
         tiles=tiles(doc),
@@ -46,11 +33,6 @@ def render(doc: Mapping[str, Any]) -> str:
         dense_layers=dense_layers(doc["layers"], sizes),
         main_size=main_size(doc, sizes),
     )
-
-
-def percent(value: float) -> str:
-    """A share as whole percents, with a decimal place near the ends."""
-    return f"{value:.1%}" if value > 0.99 or value < 0.01 else f"{value:.0%}"
 
 
 def title(doc: Mapping[str, Any]) -> str:
@@ -242,8 +224,3 @@ def _engine_row(speed: Mapping[str, Any], engine: Mapping[str, Any]) -> dict[str
         "first token": seconds(engine.get("first_token_s")) if done else "",
         "how": engine["how"] if done else engine["reason"],
     }
-
-
-def command_line(words: Sequence[str]) -> str:
-    """What was typed, so that it can be pasted."""
-    return shlex.join(["zeroskip", *words])

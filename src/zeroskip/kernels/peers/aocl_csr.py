@@ -7,7 +7,6 @@ more are its matrix-matrix call. Rows of vectors are its column-major order.
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import os
 import weakref
 from dataclasses import dataclass
@@ -106,9 +105,11 @@ class AoclCsrKernel(KernelInfo):
 @cache
 def _library_path() -> Path | None:
     """libaoclsparse of the `aoclda` package."""
+    from importlib import metadata  # imports a dozen modules, and every start of the server comes by here
+
     try:
-        files = importlib.metadata.files("aoclda") or []
-    except importlib.metadata.PackageNotFoundError:
+        files = metadata.files("aoclda") or []
+    except metadata.PackageNotFoundError:
         return None
     for file in files:
         if file.name.startswith("libaoclsparse") and ".so" in file.name:

@@ -7,7 +7,6 @@ transposed form costs nothing: rows of vectors are MKL's column-major layout.
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import weakref
 from dataclasses import dataclass
 from functools import cache
@@ -118,9 +117,11 @@ class MklCsrKernel(KernelInfo):
 @cache
 def _library_path() -> Path | None:
     """libmkl_rt of the `mkl` package."""
+    from importlib import metadata  # imports a dozen modules, and every start of the server comes by here
+
     try:
-        files = importlib.metadata.files("mkl") or []
-    except importlib.metadata.PackageNotFoundError:
+        files = metadata.files("mkl") or []
+    except metadata.PackageNotFoundError:
         return None
     for file in files:
         if file.name.startswith(("libmkl_rt.so", "mkl_rt.", "libmkl_rt.2.dylib")) and not file.name.endswith(".lib"):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...models import LoadedModel
+from ..models import LoadedModel
+from .embed.worker.padding import by_length, padded, pool, unit
+from .export import export, fuse
 
 Float32 = npt.NDArray[np.float32]
 BATCH = 32
@@ -69,18 +69,7 @@ class OnnxEncoder:
         """Attention fused by ONNX Runtime's own tool; it is slower on some processors, so a trial decides."""
         config = self._loaded.model.config
         try:
-            from onnxruntime.transformers import optimizer
-
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                made = optimizer.optimize_model(
-                    str(plain),
-                    model_type="bert",
-                    num_heads=int(config.num_attention_heads),
-                    hidden_size=int(config.hidden_size),
-                    opt_level=0,
-                )
-            made.save_model_to_file(str(fused))
+            fuse(plain, fused, config)
             session = _session(fused, threads)
         except Exception as error:  # the tool raises anything on a graph it does not know; the plain one stays
             self.how += f" (attention fusion failed: {type(error).__name__})"
@@ -88,41 +77,6 @@ class OnnxEncoder:
         if _trial_s(session) < _trial_s(self._session):
             self._session = session
             self.how = "graph optimisations of the session, and fused attention"
-
-
-def export(loaded: LoadedModel, path: Path) -> None:
-    """Write the model's token vectors as an ONNX graph with free batch and length."""
-    import torch
-
-    class Hidden(torch.nn.Module):
-        def __init__(self, model: Any) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-            return self.model(input_ids=input_ids, attention_mask=attention_mask)[0]
-
-    # A copy: a model switched to eager attention and back stays slow (torch 2.13, transformers 5: 2.2 times), and it is
-    # the rival that is timed afterwards.
-    model = copy.deepcopy(loaded.model)
-    if hasattr(model, "set_attn_implementation"):
-        model.set_attn_implementation("eager")
-    free = {0: "batch", 1: "length"}
-    ids = torch.ones((2, 9), dtype=torch.int64)
-    mask = torch.ones_like(ids)
-    mask[1, 5:] = 0  # a trace without padding would leave the mask out
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            Hidden(model),
-            (ids, mask),
-            str(path),
-            input_names=["input_ids", "attention_mask"],
-            output_names=["hidden"],
-            dynamic_axes={"input_ids": free, "attention_mask": free, "hidden": free},
-            opset_version=17,
-            dynamo=False,
-        )
 
 
 def _session(path: Path, threads: int) -> Any:
@@ -151,35 +105,17 @@ def _trial_s(session: Any) -> float:
 
 def _embed(loaded: LoadedModel, texts: Sequence[str], forward: Any) -> Float32:
     """Tokenise, run and pool in batches of 32, longest first."""
+    rows = loaded.tokenizer(list(texts), truncation=True, max_length=max_tokens(loaded))["input_ids"]
     vectors: Float32 | None = None
-    for places, batch in _batches(loaded, texts):
-        pooled = _pool(forward(batch), batch["attention_mask"], loaded.extra.get("pooling", "mean"))
+    for places in by_length(rows, BATCH):
+        ids, mask = padded([rows[place] for place in places], loaded.tokenizer.pad_token_id or 0)
+        hidden = forward({"input_ids": ids, "attention_mask": mask})
+        pooled = pool(hidden, mask, loaded.extra.get("pooling", "mean"))
         if vectors is None:
             vectors = np.empty((len(texts), pooled.shape[1]), dtype=np.float32)
         vectors[places] = pooled
     assert vectors is not None
-    if loaded.extra.get("normalize", False):
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
-    return vectors
-
-
-def _batches(loaded: LoadedModel, texts: Sequence[str]) -> Iterator[tuple[list[int], dict[str, Any]]]:
-    """Batches by number of tokens, longest first.
-
-    sentence-transformers sorts by characters, which on mixed texts doubles the padding (29,600 tokens for 15,500
-    in the default text): a rival that pads less is the one to beat.
-    """
-    rows = loaded.tokenizer(list(texts), truncation=True, max_length=max_tokens(loaded))["input_ids"]
-    padding = loaded.tokenizer.pad_token_id or 0
-    order = sorted(range(len(texts)), key=lambda place: -len(rows[place]))
-    for start in range(0, len(order), BATCH):
-        places = order[start : start + BATCH]
-        ids = np.full((len(places), len(rows[places[0]])), padding, dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for line, place in enumerate(places):
-            ids[line, : len(rows[place])] = rows[place]
-            mask[line, : len(rows[place])] = 1
-        yield places, {"input_ids": ids, "attention_mask": mask}
+    return unit(vectors) if loaded.extra.get("normalize", False) else vectors
 
 
 def max_tokens(loaded: LoadedModel) -> int:
@@ -189,17 +125,6 @@ def max_tokens(loaded: LoadedModel) -> int:
     if loaded.family in ("roberta", "mpnet"):
         positions -= 2  # their positions begin behind the padding index
     return min(int(stated), positions) if stated else positions
-
-
-def _pool(hidden: Float32, mask: npt.NDArray[np.int64], how: str) -> Float32:
-    if how == "cls":
-        return hidden[:, 0]
-    weights = mask[:, :, None].astype(np.float32)
-    if how == "max":
-        largest: Float32 = np.where(weights > 0, hidden, np.float32(-np.inf)).max(axis=1)
-        return largest
-    mean: Float32 = (hidden * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), np.float32(1e-9))
-    return mean
 
 
 class TorchDecoder:

@@ -1,0 +1,1 @@
+"""Sentence encoders in several engines, compared: `zeroskip bench embed`."""
