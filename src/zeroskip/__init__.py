@@ -23,7 +23,7 @@ from ._errors import (
 if TYPE_CHECKING:
     from . import formats, kernels, ops, testing
     from .bench.analysis.runner import analyze
-    from .models import prune
+    from .models import distill, prune
     from .ops import plan
     from .runtime import CompiledModel
     from .runtime.compile import compile
@@ -51,6 +51,7 @@ _MODULES = frozenset(
 )
 _ATTRIBUTES = {
     "analyze": "bench.analysis",
+    "distill": "models",
     "prune": "models",
     "compile": "runtime",
     "load": "runtime",
@@ -72,6 +73,7 @@ __all__ = [
     "__version__",
     "analyze",
     "compile",
+    "distill",
     "formats",
     "kernels",
     "load",

@@ -350,3 +350,40 @@ def test_interrupted_pruning_leaves_what_was_there(bert: Path, tmp_path: Path) -
     assert rest.strip().splitlines() == ["zeroskip prune: interrupted; what was there before is untouched."]
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_prune_with_distillation(bert: Path, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts, out = tmp_path / "texts.txt", tmp_path / "out"
+    texts.write_text("\n".join(line for line in text.splitlines() if len(line) > 40)[:8000])
+    words = ["prune", str(bert), "--sparsity", "0.6", "--distill", str(texts), "--distill-steps", "4", "-o", str(out)]
+    words += ["--device", "cpu", "--distill-schedule", "gradual", "--json"]
+    (tmp_path / "out.distill").write_bytes(b"an earlier one")
+    assert main(words) == 2
+    assert "--resume" in capsys.readouterr().err
+    (tmp_path / "out.distill").unlink()
+    assert main(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    saved = json.loads((out / "zeroskip_prune.json").read_text())
+    assert report["method"] == saved["method"] == "distill"
+    assert saved["distilled"]["steps"] == 4
+    assert saved["distilled"]["text"] == str(texts)
+    assert 0 < saved["distilled"]["after"] <= 1
+    assert saved["achieved"] == pytest.approx(0.6, abs=1e-3)
+    assert not (tmp_path / "out.distill").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--distill-minutes", "5"], "give --distill FILE"),
+        (["--distill", "x.txt", "--method", "wanda"], "--method is for pruning without training"),
+        (["--distill", "x.txt", "--distill-minutes", "0"], "above 0"),
+        (["--distill", "/nowhere.txt"], "/nowhere.txt"),
+    ],
+)
+def test_prune_refuses_options_that_do_not_fit(
+    bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["prune", str(bert), "-o", str(tmp_path / "out"), *words]) in (1, 2)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

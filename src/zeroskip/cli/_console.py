@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -57,7 +57,7 @@ class Console:
     @contextmanager
     def progress(self, title: str = "") -> Iterator[Bars]:
         """Bars for long work; the value is called as `(stage, done, total)`."""
-        bars = Bars(title, shown=not self.quiet and self.err.isatty(), stream=self.err)
+        bars = Bars(title, shown=not self.quiet and self.err.isatty(), stream=self.err, say=self.say)
         try:
             yield bars
         finally:
@@ -67,8 +67,11 @@ class Console:
 class Bars:
     """Draws one bar a stage, and only once the stage has lasted two seconds; nothing when not on a terminal."""
 
-    def __init__(self, title: str, *, shown: bool, stream: TextIO) -> None:
+    def __init__(
+        self, title: str, *, shown: bool, stream: TextIO, say: Callable[[str], None] = lambda _text: None
+    ) -> None:
         self._title = title
+        self._say = say
         self._shown = shown
         self._stream = stream
         self._stage: str | None = None
@@ -84,6 +87,16 @@ class Bars:
         if self._bar is not None:
             self._bar.total = total
             self._bar.update(done - self._bar.n)
+
+    def note(self, text: str) -> None:
+        """A few words behind the bar, such as a loss; they are gone with it."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+
+    def say(self, text: str) -> None:
+        """A line that stays, below the bar."""
+        self.close()
+        self._say(text)
 
     def close(self) -> None:
         if self._bar is not None:

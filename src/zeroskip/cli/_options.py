@@ -106,6 +106,13 @@ def _list_of(convert: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return convert_all
 
 
+def _above_zero(text: str) -> float:
+    value = _float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{text} is not a number above 0")
+    return value
+
+
 def _duration(text: str) -> float:
     """Seconds of `90`, `90s`, `10m` or `1.5h`."""
     scale = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:], 0.0)
@@ -150,6 +157,7 @@ open_fraction = _typed("fraction", _open_fraction)
 fractions = _typed("fractions", _list_of(_number_in(0.0, 1.0, "a fraction in [0, 1)")))
 probability = _typed("probability", _number_in(0.0, 1.0 + 1e-9, "in [0, 1]"))
 not_negative = _typed("number", _number_in(0.0, float("inf"), "a number of at least 0"))
+above_zero = _typed("number", _above_zero)
 positive = _typed("number", _int(1))
 natural = _typed("number", _int(0))
 positives = _typed("numbers", _list_of(_int(1)))

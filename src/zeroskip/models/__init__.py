@@ -3,17 +3,19 @@ itself."""
 
 from __future__ import annotations
 
+from .distilling import distill
 from .families import FAMILIES, Family, family_of, supported
 from .loading import LoadedModel, load
 from .packages import cache_dir
 from .pruning import prune
-from .report import LayerReport, PruneReport
+from .report import DistillReport, LayerReport, PruneReport
 from .saving import save_pruned
 from .walk import Block, LinearLayer, base_of, blocks, family_of_model, prunable
 
 __all__ = [
     "FAMILIES",
     "Block",
+    "DistillReport",
     "Family",
     "LayerReport",
     "LinearLayer",
@@ -22,6 +24,7 @@ __all__ = [
     "base_of",
     "blocks",
     "cache_dir",
+    "distill",
     "family_of",
     "family_of_model",
     "load",

@@ -152,7 +152,7 @@ def _calibration(job: _Job, calibration: Any, samples: int | None, seq_len: int 
         kind=job.loaded.kind,
         samples=samples,
         seq_len=seq_len,
-        max_length=_max_length(job.loaded),
+        max_length=max_length(job.loaded),
         seed=job.seed,
     )
 
@@ -203,7 +203,8 @@ def _check_layers(job: _Job) -> None:
             job.notes.append(f"{layer.name} shares its weight with {first} and is pruned with it.")
 
 
-def _max_length(loaded: LoadedModel) -> int:
+def max_length(loaded: LoadedModel) -> int:
+    """The most tokens of a text that the model takes."""
     config = getattr(loaded.model, "config", None)
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1 << 20
     # RoBERTa and MPNet count positions from the padding index on, so two of them are no room for tokens.

@@ -27,6 +27,45 @@ class LayerReport:
 
 
 @dataclass(frozen=True)
+class DistillReport:
+    """What a distillation did.
+
+    Args:
+        text: Where the text came from, in words, and `tokens` of it; `held_lines` paragraphs were kept out.
+        teacher: The dense model.
+        schedule: `gradual` or `fixed`.
+        before, after: Mean cosine to the teacher on the held-back paragraphs; `before` is None where it began dense.
+        steps, minutes: How long it took, over all its runs; the state of `best_step` was kept.
+        device: Where.
+        resumed: Whether it went on from a checkpoint.
+        settings: As asked for, defaults filled in.
+        history: A row each time that the held-back paragraphs were looked at.
+    """
+
+    text: str
+    tokens: int
+    held_lines: int
+    teacher: str
+    schedule: str
+    before: float | None
+    after: float
+    steps: int
+    best_step: int
+    minutes: float
+    device: str
+    resumed: bool
+    settings: dict[str, Any] = field(default_factory=dict)
+    history: tuple[dict[str, float], ...] = ()
+
+    def __str__(self) -> str:
+        change = f"{self.after:.4f}" if self.before is None else f"{self.before:.4f} -> {self.after:.4f}"
+        return (
+            f"distilled ({self.schedule}) in {self.steps} steps, {self.minutes:.1f} min on {self.device}: mean cosine "
+            f"to {self.teacher} on {self.held_lines} held-back paragraphs {change}"
+        )
+
+
+@dataclass(frozen=True)
 class PruneReport:
     """What `prune` was asked for and what it did.
 
@@ -40,6 +79,7 @@ class PruneReport:
         time_s: Wall-clock time.
         notes: What the caller ought to know (defaults taken, layers that share a weight).
         versions: Of zeroskip, Python and torch.
+        distilled: What the training did, where the method is `distill`.
     """
 
     method: str
@@ -55,6 +95,7 @@ class PruneReport:
     time_s: float
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    distilled: DistillReport | None = None
 
     @property
     def achieved(self) -> float:
@@ -72,8 +113,10 @@ class PruneReport:
             f"pruned {len(self.layers)} layers to {self.achieved:.4f} ({how}) with {self.method}, "
             f"refit {self.refit}, in {self.time_s:.1f} s"
         )
-        data = f"calibration: {self.calibration} ({self.samples} sequences, {self.tokens} tokens)"
-        return "\n".join([done, data, *self.notes])
+        kind = "calibration" if self.distilled is None else "text"
+        data = f"{kind}: {self.calibration} ({self.samples} sequences, {self.tokens} tokens)"
+        trained = [] if self.distilled is None else [str(self.distilled)]
+        return "\n".join([done, data, *trained, *self.notes])
 
 
 def versions() -> dict[str, str]:
