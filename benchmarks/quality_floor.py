@@ -28,7 +28,7 @@ import zeroskip
 from zeroskip import datasets, kernels, models
 from zeroskip.bench import machine
 from zeroskip.bench.quality import compare_embeddings
-from zeroskip.runtime.floor_search import halves
+from zeroskip.runtime.floor.search import halves
 
 
 def main() -> None:

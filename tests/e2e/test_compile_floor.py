@@ -26,10 +26,11 @@ from zeroskip._errors import DamagedFile  # noqa: E402
 from zeroskip.cli import main  # noqa: E402
 from zeroskip.models import pruning  # noqa: E402
 from zeroskip.models.refit import RefitSettings  # noqa: E402
-from zeroskip.runtime import floor, floor_search, floor_times  # noqa: E402
-from zeroskip.runtime.floor import Rung  # noqa: E402
-from zeroskip.runtime.floor_losses import losses_of  # noqa: E402
-from zeroskip.runtime.floor_report import FloorReport  # noqa: E402
+from zeroskip.runtime.floor import allocation, times  # noqa: E402
+from zeroskip.runtime.floor import search as floor_search  # noqa: E402
+from zeroskip.runtime.floor.allocation import Rung  # noqa: E402
+from zeroskip.runtime.floor.losses import losses_of  # noqa: E402
+from zeroskip.runtime.floor.report import FloorReport  # noqa: E402
 from zeroskip.runtime.values import Values  # noqa: E402
 
 FLOOR = 0.97
@@ -53,11 +54,11 @@ def made_up_times(weights, values, **_options):
     found = {}
     for weight in weights.values():
         best = "int8" if weight.shape[0] != weight.shape[1] else "bfloat16"
-        for step in floor_times.steps_for(weight):
+        for step in times.steps_for(weight):
             dense = 0.5 if step == "8:16" else 0.25 if step == "4:16" else 1 - (step or 0.0)
             for item in values:
                 span = weight.size * dense * (0.7 if item.dtype == best else 1.0)
-                kind = found.setdefault(floor_times.kind_of(weight), {})
+                kind = found.setdefault(times.kind_of(weight), {})
                 kind[Rung(step, item.dtype, item.x_dtype)] = span * 1e-9
     return found
 
@@ -151,7 +152,7 @@ def slower(weights, values, **options):
         ({(floor_search, "times_of"): slower}, "no rung of any layer is faster here"),
         ({(floor_search._Search, "_loss"): lambda *_: 0.5}, "none is above the floor, the best is at 0.5"),
         (
-            {(floor_search._Search, "_loss"): lambda *_: 0.0, (floor, "FIRST_RATIO"): 1e-3},
+            {(floor_search._Search, "_loss"): lambda *_: 0.0, (allocation, "FIRST_RATIO"): 1e-3},
             "with the kernels of the final plan",
         ),
         ({(floor_search._Search, "_faster"): lambda *_: 0.9}, "runs at 0.90x, not faster"),
@@ -192,7 +193,7 @@ def test_losses_grow_and_the_weights_are_put_back():
     loaded = models.load(encoder(), tokenizer=small.word_tokenizer())
     before = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
     names = [layer.name for layer in models.prunable(loaded.model)]
-    values = [Values.of(d, None, x, kind="encoder") for d, x in floor_times.VALUES]
+    values = [Values.of(d, None, x, kind="encoder") for d, x in times.VALUES]
     text = lines()
     found = losses_of(loaded, names, values, calibration=text[::2], held_back=text[1::2], progress=lambda *_: None)
     assert list(found) == names
@@ -224,17 +225,15 @@ def test_predicted_loss_of_one_layer_is_the_measured_one():
 def test_real_times_have_every_rung():
     weights = {"square": np.random.default_rng(0).standard_normal((64, 64), dtype=np.float32)}
     weights["narrow"] = np.ascontiguousarray(weights["square"][:, :40])
-    values = [Values.of(d, None, x, kind="encoder") for d, x in floor_times.VALUES]
-    found = floor_times.times_of(
-        weights, values, tokens=16, only=None, budget_s=0.5, cache=False, progress=lambda *_: None
-    )
+    values = [Values.of(d, None, x, kind="encoder") for d, x in times.VALUES]
+    found = times.times_of(weights, values, tokens=16, only=None, budget_s=0.5, cache=False, progress=lambda *_: None)
     for weight in weights.values():
-        rungs = found[floor_times.kind_of(weight)]
+        rungs = found[times.kind_of(weight)]
         assert Rung() in rungs
         assert all(0 < span < 1 for span in rungs.values())
-        assert {rung.prune for rung in rungs} == set(floor_times.steps_for(weight))
-    assert "8:16" in floor_times.steps_for(weights["square"])
-    assert "8:16" not in floor_times.steps_for(weights["narrow"]), "16 does not divide 40"
+        assert {rung.prune for rung in rungs} == set(times.steps_for(weight))
+    assert "8:16" in times.steps_for(weights["square"])
+    assert "8:16" not in times.steps_for(weights["narrow"]), "16 does not divide 40"
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 def _compiled(folder: Path, console: Console) -> int:
     from ..io import open_saved
     from ..runtime import layerplan
-    from ..runtime.floor_report import FloorReport
+    from ..runtime.floor.report import FloorReport
 
     manifest = open_saved(folder).manifest
     plan = layerplan.plan_from_json(str(folder), manifest.plan)

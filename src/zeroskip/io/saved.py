@@ -49,7 +49,7 @@ class Manifest:
         plan: One JSON object a linear layer (`runtime.layerplan` validates them).
         machine: Where the plan was measured.
         text: Settings of tokenising, pooling and generating.
-        floor: What a search above a quality floor found (`runtime.floor_report` validates it); None without one.
+        floor: What a search above a quality floor found (`runtime.floor.report` validates it); None without one.
     """
 
     kind: str

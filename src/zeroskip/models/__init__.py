@@ -3,7 +3,7 @@ itself."""
 
 from __future__ import annotations
 
-from .distilling import distill
+from .distillation.distill import distill
 from .families import FAMILIES, Family, family_of, supported
 from .loading import LoadedModel, load
 from .packages import cache_dir

@@ -25,7 +25,7 @@ from .values import Values, check_values, in_format
 if TYPE_CHECKING:
     from .compiled import CompiledModel
     from .fallback import CompiledModule
-    from .floor_search import FloorSettings
+    from .floor.search import FloorSettings
     from .graph import Graph
 
 Float32 = npt.NDArray[np.float32]
@@ -102,7 +102,7 @@ def compile(
     shown = progress or (lambda stage, done, total: None)
     settings = Settings(values, group, activations, sizes, optimize, kernels, budget_s, cache, shown)
     if floor is not None:
-        from .floor_search import compile_above
+        from .floor.search import compile_above
 
         return taken_over(loaded, compile_above(loaded, settings, floor))
     if loaded.family == "unknown":
@@ -157,7 +157,7 @@ def floor_settings(keep_cosine: float | None, calibration: Any, search_s: float 
                     f"compile: {name} is given, but there is no floor to search for; pass keep_cosine with it."
                 )
         return None
-    from .floor_search import SEARCH_S, FloorSettings
+    from .floor.search import SEARCH_S, FloorSettings
 
     settings = FloorSettings(keep_cosine, calibration, SEARCH_S if search_s is None else search_s)
     settings.check()

@@ -25,7 +25,7 @@ from .text import Ids, Text
 
 if TYPE_CHECKING:
     from ..kernels.cpu import NativePrepared
-    from .floor_report import FloorReport
+    from .floor.report import FloorReport
     from .graph import Graph
     from .program import Program
 

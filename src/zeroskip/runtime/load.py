@@ -13,7 +13,7 @@ from .. import io
 from .._errors import DamagedFile, FormatError, InvalidArgument
 from ..io import SavedModel
 from .compiled import CompiledModel
-from .floor_report import FloorReport
+from .floor.report import FloorReport
 from .layerplan import Choice, LayerPlan, lane_limits, plan_from_json
 from .machine import differs
 from .packing import Ranges, merge_ranges, native, pack, stand_in

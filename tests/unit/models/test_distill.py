@@ -14,7 +14,7 @@ tokenizers = pytest.importorskip("tokenizers")
 
 import zeroskip  # noqa: E402
 from zeroskip import DamagedFile, InvalidArgument, ShapeError, UnsupportedModel, models  # noqa: E402
-from zeroskip.models.distill_data import corpus_of  # noqa: E402
+from zeroskip.models.distillation.data import corpus_of  # noqa: E402
 
 from .conftest import make  # noqa: E402
 

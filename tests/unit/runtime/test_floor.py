@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from zeroskip.runtime.floor import Bracket, Option, Rung, Trial, allocate, loss_of, time_of, useful
+from zeroskip.runtime.floor.allocation import Bracket, Option, Rung, Trial, allocate, loss_of, time_of, useful
 
 
 def made_up(layers: int, *, seed: int = 0) -> dict[str, list[Option]]:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from zeroskip.runtime.floor import Rung
-from zeroskip.runtime.floor_times import _rungs
+from zeroskip.runtime.floor.allocation import Rung
+from zeroskip.runtime.floor.times import _rungs
 from zeroskip.runtime.measure import Timing
 from zeroskip.runtime.values import Values
 

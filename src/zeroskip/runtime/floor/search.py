@@ -21,21 +21,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .._errors import InvalidArgument
-from ..datasets import calibration_source, paragraphs
-from ..formats import INTEGERS
-from ..kernels import X_DTYPES
-from ..ops import _cache
-from ..ops.clock import quartile
-from .compile import Settings, compile_known
-from .floor import Assignment, Bracket, Option, Rung, Table, Trial, time_of
-from .floor_losses import LayerLosses, losses_of
-from .floor_report import FloorReport, layers_of, trials_of
-from .floor_times import VALUES, kind_of, times_of
-from .values import Values
+from ..._errors import InvalidArgument
+from ...datasets import calibration_source, paragraphs
+from ...formats import INTEGERS
+from ...kernels import X_DTYPES
+from ...ops import _cache
+from ...ops.clock import quartile
+from ..compile import Settings, compile_known
+from ..values import Values
+from .allocation import Assignment, Bracket, Option, Rung, Table, Trial, time_of
+from .losses import LayerLosses, losses_of
+from .report import FloorReport, layers_of, trials_of
+from .times import VALUES, kind_of, times_of
 
 if TYPE_CHECKING:
-    from .compiled import CompiledModel
+    from ..compiled import CompiledModel
 
 Float32 = npt.NDArray[np.float32]
 
@@ -248,7 +248,7 @@ class _Search:
 
     def _pruned(self, assignment: Assignment, stage: str) -> Any:
         """A copy of the model, each layer pruned to its rung."""
-        from .. import models
+        from ... import models
 
         trial = replace(self.loaded, model=copy.deepcopy(self.loaded.model))
         wanted = {name: option.rung.prune for name, option in assignment.items() if option.rung.prune}
@@ -373,8 +373,8 @@ def ladder(settings: Settings) -> list[Values]:
 
 def _weights(loaded: Any) -> dict[str, Float32]:
     """The linear layers that pruning and lowering both know, (out, in) float32."""
-    from .. import models
-    from .lowering import lower
+    from ... import models
+    from ..lowering import lower
 
     known = lower(loaded.model).linears
     return {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._errors import DamagedFile, InvalidArgument, ZeroskipError
+from ..._errors import DamagedFile, InvalidArgument, ZeroskipError
 
 _KIND = "zeroskip distillation 1"
 

@@ -14,13 +14,13 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 
-from ..io import DENSE
-from ..kernels import X_DTYPES, registry, rounds_within
-from ..sparsify import Pattern, mask_from_scores
-from .compile import read_layers
-from .floor import Rung
-from .measure import WORTH_TRYING, Group, Progress, Timing, measure_groups
-from .values import Values
+from ...io import DENSE
+from ...kernels import X_DTYPES, registry, rounds_within
+from ...sparsify import Pattern, mask_from_scores
+from ..compile import read_layers
+from ..measure import WORTH_TRYING, Group, Progress, Timing, measure_groups
+from ..values import Values
+from .allocation import Rung
 
 Float32 = npt.NDArray[np.float32]
 Kind = tuple[tuple[int, int], int]

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..sparsify import InputStats, mask_from_scores
-from ..sparsify import registry as pruners
-from .floor_times import sparsity_of, steps_for
-from .measure import Progress
-from .values import Values
+from ...sparsify import InputStats, mask_from_scores
+from ...sparsify import registry as pruners
+from ..measure import Progress
+from ..values import Values
+from .times import sparsity_of, steps_for
 
 if TYPE_CHECKING:
     import torch
 
-    from ..models.stream import Stream
-    from ..models.walk import Block, LinearLayer
+    from ...models.stream import Stream
+    from ...models.walk import Block, LinearLayer
 
 # The sparsity at which a dense layer's sensitivity is measured: in the middle of the ladder.
 _ANCHOR = 0.6
@@ -65,8 +65,8 @@ def losses_of(
     """
     import torch
 
-    from .. import models
-    from ..models.stream import capture
+    from ... import models
+    from ...models.stream import capture
 
     wanted = set(names)
     stages = models.blocks(loaded.model)
@@ -87,7 +87,7 @@ def losses_of(
 
 def batches_of(loaded: Any, lines: Sequence[str], *, most: int = 1 << 30) -> list[dict[str, torch.Tensor]]:
     """Padded batches of lines of like length, of at most `most` tokens in all."""
-    from ..models.calibration import prepare
+    from ...models.calibration import prepare
 
     limit = int(loaded.extra.get("max_seq_length") or 128)
     data = prepare(
@@ -149,7 +149,7 @@ def _inputs(stream: Stream, block: Block, index: int) -> dict[str, torch.Tensor]
     """What the linear layers of a block are given (tokens, K); the stream then stands behind the block."""
     import torch
 
-    from ..models.stream import real_tokens
+    from ...models.stream import real_tokens
 
     seen: dict[str, list[torch.Tensor]] = {layer.name: [] for layer in block.linears}
     mask: torch.Tensor | None = None

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..io.fields import Fields
-from .floor import Assignment, Rung, Trial
-from .layerplan import group_name
+from ...io.fields import Fields
+from ..layerplan import group_name
+from .allocation import Assignment, Rung, Trial
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._errors import ZeroskipError
-from ..sparsify import GradualPruner, MaskKeeper, Pattern
-from .distill_loop import Best, Budget, LoopSettings, Row, Trainer, train
-from .distill_model import TextBatches, encoder_forward, input_norms
-from .distill_state import digest_of_model, digest_of_texts, interruptible, write_state
-from .loading import LoadedModel
-from .pruning import Progress, max_length, prune
-from .walk import LinearLayer, base_of
+from ..._errors import ZeroskipError
+from ...sparsify import GradualPruner, MaskKeeper, Pattern
+from ..loading import LoadedModel
+from ..pruning import Progress, max_length, prune
+from ..walk import LinearLayer, base_of
+from .loop import Best, Budget, LoopSettings, Row, Trainer, train
+from .model import TextBatches, encoder_forward, input_norms
+from .state import digest_of_model, digest_of_texts, interruptible, write_state
 
 if TYPE_CHECKING:
     import torch

@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._errors import InvalidArgument
-from ..datasets import calibration_source, calibration_texts
-from ..sparsify import Pattern
-from .distill_loop import Row
-from .distill_model import check_encoder
-from .distill_run import PATIENCE, Found, Job, run, training
-from .distill_state import read_state
-from .loading import LoadedModel, load, need
-from .pruning import Progress
-from .report import DistillReport, LayerReport, PruneReport, versions
-from .walk import LinearLayer, prunable
+from ..._errors import InvalidArgument
+from ...datasets import calibration_source, calibration_texts
+from ...sparsify import Pattern
+from ..loading import LoadedModel, load, need
+from ..pruning import Progress
+from ..report import DistillReport, LayerReport, PruneReport, versions
+from ..walk import LinearLayer, prunable
+from .loop import Row
+from .model import check_encoder
+from .run import PATIENCE, Found, Job, run, training
+from .state import read_state
 
 if TYPE_CHECKING:
     import torch

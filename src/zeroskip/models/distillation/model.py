@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._errors import InvalidArgument, UnsupportedModel
-from .distill_data import assemble, corpus_of, cut
-from .distill_losses import Outputs
-from .loading import LoadedModel
-from .walk import base_of, blocks
+from ..._errors import InvalidArgument, UnsupportedModel
+from ..loading import LoadedModel
+from ..walk import base_of, blocks
+from .data import assemble, corpus_of, cut
+from .losses import Outputs
 
 if TYPE_CHECKING:
     import torch
 
-    from .distill_loop import Batch
+    from .loop import Batch
 
 _HELD_MOST = {"cpu": 64}  # paragraphs held back, whatever the share: to look at them costs about ten steps on a CPU
 _HELD_ELSE = 200

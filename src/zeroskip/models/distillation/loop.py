@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .._errors import InvalidArgument
-from .distill_losses import LossWeights, Outputs, cosine, distill_loss
+from ..._errors import InvalidArgument
+from .losses import LossWeights, Outputs, cosine, distill_loss
 
 if TYPE_CHECKING:
     import torch
 
-    from ..sparsify.gradual import MaskKeeper
+    from ...sparsify.gradual import MaskKeeper
 
     Forward = Callable[[torch.Tensor, torch.Tensor], Outputs]
     Batch = tuple[torch.Tensor, torch.Tensor]
