@@ -31,7 +31,7 @@ SETTINGS, PREPARED, TURNS, ROWS, PAGE, FILES = (
     "report.html",
     "files",
 )
-TRIAL_LINES = 128
+TRIAL_LINES = 64
 
 
 def run_embed(settings: EmbedSettings, out: Path, *, command: str, say: Say, progress: Progress) -> dict[str, Any]:
@@ -134,6 +134,7 @@ def _prepared(settings: EmbedSettings, out: Path, say: Say, progress: Progress) 
 
 
 def _tried(made: Sequence[Entry], trial: Trial, progress: Progress) -> list[Entry]:
+    """Each entry with what its trial found. Trials take minutes: each is on disk at once and not made again."""
     total, done = sum(len(entry.variants) for entry in made), 0
 
     def step() -> None:
@@ -141,7 +142,15 @@ def _tried(made: Sequence[Entry], trial: Trial, progress: Progress) -> list[Entr
         done += 1
         progress("trying engines", done, total)
 
-    return [choose(entry, trial, step) for entry in made]
+    def tried(entry: Entry) -> Entry:
+        path = trial.folder / f"tried-{entry.key.replace(':', '-')}.json"
+        if path.is_file():
+            return Entry.from_json(_read(path))
+        chosen = choose(entry, trial, step)
+        write_text(path, json.dumps(chosen.as_json(), indent=1, allow_nan=False) + "\n")
+        return chosen
+
+    return [tried(entry) for entry in made]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -140,6 +140,12 @@ def _fastest(worker: Worker, **order: Any) -> float:
     return min(float(worker.ask("run", repeat=1, **order)["seconds"]) for _ in range(_TURNS))
 
 
+def _once(worker: Worker, **order: Any) -> float:
+    """Seconds of one run of a worker that is warm."""
+    worker.ask("ready", batch=order["batch"])
+    return float(worker.ask("run", repeat=1, **order)["seconds"])
+
+
 def _judged(entry: Entry, trial: Trial) -> Entry:
     """Quality over all lines, the best batch size for all of them, disk, version; failed where the result is wrong."""
     item = entry.variants[entry.batch]
@@ -163,7 +169,7 @@ def _judged(entry: Entry, trial: Trial) -> Entry:
         if not entry.expected:  # an engine of fewer bits is compared with itself from here on
             found = replace(found, expected=str(out))
         sizes = trial.mixed_batches
-        times = {size: _fastest(worker, batch=size, sorted=True, count=trial.trial_lines) for size in sizes}
+        times = {size: _once(worker, batch=size, sorted=True, count=trial.trial_lines) for size in sizes}
         best = min(times, key=lambda size: times[size]) if len(times) > 1 else 32
         return replace(found, mixed_batch=best, disk_bytes=folder_bytes([Path(path) for path in item.files]))
     except WorkerFailed as error:
