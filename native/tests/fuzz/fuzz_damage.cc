@@ -77,7 +77,8 @@ template <class T> void damage(std::vector<T>& array, Bytes& bytes) {
   switch (bytes.take<uint8_t>() % 7) {
     case 6: array[at] = std::numeric_limits<T>::max(); break;
     case 0: array[at] = bytes.take<T>(); break;
-    case 1: array[at] = static_cast<T>(static_cast<uint64_t>(array[at]) + 1); break;  // wraps: the greatest offset may stand here
+    // Unsigned, so that the greatest offset wraps.
+    case 1: array[at] = static_cast<T>(static_cast<uint64_t>(array[at]) + 1); break;
     case 2: array[at] = static_cast<T>(static_cast<uint64_t>(array[at]) - 1); break;
     case 3: array[at] = static_cast<T>(bytes.take<int8_t>()); break;
     case 4: array.resize(at); break;
