@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,17 +117,7 @@ def check_row(row: Mapping[str, Any]) -> None:
     Raises:
         InvalidArgument: Naming the field, its value and the rule.
     """
-    missing = [name for name in FIELDS if name not in row]
-    unknown = [name for name in row if name not in FIELDS]
-    if missing or unknown:
-        raise InvalidArgument(
-            f"bench row: fields missing {missing}, not known {unknown}; give exactly those of the schema."
-        )
-    if row["schema"] != NAME or row["schema_version"] != VERSION:
-        raise InvalidArgument(
-            f"bench row: schema is {row['schema']} {row['schema_version']}, this reader knows {NAME} {VERSION}; "
-            "use the zeroskip that wrote it."
-        )
+    check_form(row, FIELDS, NAME, VERSION)
     for name, (types, nullable, _) in FIELDS.items():
         check_field(name, row[name], types, nullable and (row["status"] != "ok" or name in _ALWAYS_NULLABLE))
     closed = {"status": STATUS, "role": ROLES, "layout": ("columns", "rows"), "choice": (None, *CHOICES)}
@@ -138,6 +128,21 @@ def check_row(row: Mapping[str, Any]) -> None:
         raise InvalidArgument(f"bench row: status is {row['status']} but reason is empty; say why.")
     if row["status"] == "ok" and not 0 <= row["error_over_bound"] <= 1:
         raise InvalidArgument(f"bench row: error_over_bound is {row['error_over_bound']}, an ok row has at most 1.")
+
+
+def check_form(row: Mapping[str, Any], fields: Collection[str], name: str, version: int) -> None:
+    """Refuse a row of other fields, or of another schema or version."""
+    missing = [field for field in fields if field not in row]
+    unknown = [field for field in row if field not in fields]
+    if missing or unknown:
+        raise InvalidArgument(
+            f"bench row: fields missing {missing}, not known {unknown}; give exactly those of the schema."
+        )
+    if row["schema"] != name or row["schema_version"] != version:
+        raise InvalidArgument(
+            f"bench row: schema is {row['schema']} {row['schema_version']}, this reader knows {name} {version}; "
+            "use the zeroskip that wrote it."
+        )
 
 
 def check_field(name: str, value: Any, types: tuple[type, ...], nullable: bool) -> None:

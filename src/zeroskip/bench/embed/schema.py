@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..._errors import InvalidArgument
-from ..schema import check_field
+from ..schema import check_field, check_form
 
 NAME = "zeroskip.bench.embed"
 VERSION = 1
@@ -72,17 +72,7 @@ def check_row(row: Mapping[str, Any]) -> None:
     Raises:
         InvalidArgument: Naming the field, its value and the rule.
     """
-    missing = [name for name in FIELDS if name not in row]
-    unknown = [name for name in row if name not in FIELDS]
-    if missing or unknown:
-        raise InvalidArgument(
-            f"bench row: fields missing {missing}, not known {unknown}; give exactly those of the schema."
-        )
-    if row["schema"] != NAME or row["schema_version"] != VERSION:
-        raise InvalidArgument(
-            f"bench row: schema is {row['schema']} {row['schema_version']}, this reader knows {NAME} {VERSION}; "
-            "use the zeroskip that wrote it."
-        )
+    check_form(row, FIELDS, NAME, VERSION)
     for name, (types, nullable, _) in FIELDS.items():
         check_field(name, row[name], types, nullable)
     if row["status"] not in STATUS:
