@@ -1,7 +1,9 @@
 // Dense matrices, and block-sparse ones whose blocks have a multiple of four rows. Rows go in fours, entry after entry
 // [column][4]: one vector of X serves four rows, and twelve accumulators hide the latency. A strip of lanes (24 in AVX2) goes
-// through all quads of a task before the next, so that its columns of X stay in L1: 128 columns of a dense matrix, and as many of a
-// sparse one as hold about 160 stored ones, so that beginning and ending a quad costs little.
+// through all quads of a task before the next. The columns of a dense matrix that fill three quarters of L1 are copied together
+// for it: as they lie in a panel, rows are 256 bytes apart and share half of the sets, and fewer would fit (12 % of the time on
+// Zen 3). A sparse one takes X from where it lies, as many columns as hold about 160 stored ones, so that beginning and
+// ending a quad costs little; copied too, it was no faster at 40 % of the columns and slower below.
 #include <vector>
 
 #include "blocks.h"
@@ -10,13 +12,13 @@
 namespace zs {
 namespace {
 
-constexpr int64_t kQuadRows = 64;  // rows a task takes at a time
-constexpr int64_t kQuadCols = 128;  // stored columns a block, about
+constexpr int64_t kQuadRows = 128;  // rows a task takes at a time
+constexpr int64_t kQuadCols = 128;  // stored columns a block, about, of a sparse matrix
 
 struct QuadMatrix : Packed {
   ValueType type = ValueType::f32;
   bool indexed = false;
-  int64_t col_block = kQuadCols, col_blocks = 0, quads = 0;
+  int64_t col_block = 0, col_blocks = 0, quads = 0;
   std::vector<int64_t> starts;  // indexed: [quad][column block] first column of the list; then the end
   std::vector<uint16_t> indices;  // indexed: column inside the block
   Buffer values;  // [quad][column][4]
@@ -37,6 +39,9 @@ int64_t wide_block(const Source& s) {
   const double wanted = 1.25 * static_cast<double>(kQuadCols) * all / std::max(1.0, stored);
   return static_cast<int64_t>(std::clamp(wanted, static_cast<double>(kQuadCols), 32768.0)) / kQuadCols * kQuadCols;
 }
+
+// Columns of a strip of lanes that fill three quarters of L1.
+int64_t near_block(int64_t lanes) { return std::clamp<int64_t>(cpu().l1d_bytes * 3 / 4 / (lanes * 4), 64, 512) / 8 * 8; }
 
 // Columns of the quad's blocks in order: with four rows a quad never straddles two block rows.
 void list_columns(QuadMatrix& a, const Source& s) {
@@ -120,14 +125,14 @@ void run_one_lane(const QuadMatrix& a, const Micro& micro, const float* x, float
 
 }  // namespace
 
-std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueType type, Isa) {
+std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueType type, Isa isa) {
   if (format == Format::bsr && (source.format != Format::bsr || source.r % 4 != 0)) return nullptr;
   auto a = std::make_unique<QuadMatrix>();
   a->rows = source.rows;
   a->cols = source.cols;
   a->type = type;
   a->indexed = format == Format::bsr;
-  a->col_block = a->indexed ? wide_block(source) : kQuadCols;
+  a->col_block = a->indexed ? wide_block(source) : near_block(micro_of(isa).quad_lanes);
   a->col_blocks = (source.cols + a->col_block - 1) / a->col_block;
   a->quads = (source.rows + 3) / 4;
   if (a->indexed) {
@@ -148,10 +153,13 @@ void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, co
   const int64_t panels = panel_count(lanes);
   const int64_t group = a.type == ValueType::f32 ? 1 : panels_a_task(panels, blocks.count, pool.size(), 8);
   const int64_t groups = (panels + group - 1) / group;
+  const int64_t widened_floats = a.type == ValueType::f32 ? 0 : blocks.size * a.col_block;
+  const int64_t copied_floats = a.indexed ? 0 : a.col_block * micro.quad_lanes;
   pool.parallel(blocks.count * groups, [&](int64_t task, int worker) {
     const int64_t rb = task % blocks.count, begin = blocks.begin(rb), end = blocks.end(rb);
     const int64_t p0 = task / blocks.count * group, p1 = std::min(panels, p0 + group);
-    float* room = a.type == ValueType::f32 ? nullptr : pool.scratch(worker, kQuadRows * a.col_block * 4);
+    float* copied = pool.scratch(worker, (copied_floats + widened_floats) * sizeof(float));
+    float* room = widened_floats ? copied + copied_floats : nullptr;
     const float* quad_values[kQuadRows / 4];
     for (int64_t kb = 0; kb < std::max<int64_t>(1, a.col_blocks); ++kb) {
       float* widened = room;
@@ -168,15 +176,19 @@ void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, co
       }
       for (int64_t p = p0; p < p1; ++p) {
         const int64_t width = panel_width(lanes, p);
-        const float* xs = x + p * kPanel * a.cols + kb * a.col_block * width;
+        const int64_t first = kb * a.col_block;
+        const float* xs = x + p * kPanel * a.cols + first * width;
+        const bool copies = copied_floats && width > micro.quad_lanes;
         for (int64_t lane = 0; lane < width; lane += micro.quad_lanes) {
           const int64_t strip = std::min(micro.quad_lanes, width - lane);
+          if (copies) gather_lanes(xs + lane, width, std::min(a.cols, first + a.col_block) - first, strip, copied);
           for (int64_t r = begin; r < end; r += 4) {
             const YTile tile = tile_of(y, e.residual, a.rows, r, p, width);
             const int64_t start = a.col_blocks ? a.start(r / 4, kb) : 0;
             const int64_t n = a.col_blocks ? a.stop(r / 4, kb) - start : 0;
-            micro.quad(quad_values[(r - begin) / 4], a.indexed ? a.indices.data() + start : nullptr, n, xs + lane, width, strip,
-                       tile.y + lane, tile.ldy, std::min<int64_t>(4, a.rows - r), kb == 0);
+            micro.quad(quad_values[(r - begin) / 4], a.indexed ? a.indices.data() + start : nullptr, n,
+                       copies ? copied : xs + lane, copies ? strip : width, strip, tile.y + lane, tile.ldy,
+                       std::min<int64_t>(4, a.rows - r), kb == 0);
           }
         }
       }
