@@ -138,11 +138,6 @@ static inline int64_t panels_a_task(int64_t panels, int64_t row_blocks, int thre
   return std::clamp<int64_t>(panels * row_blocks / tasks_wanted, 1, most);
 }
 
-// `lanes` of rows of X that lie `stride` apart, to one row behind the other.
-static inline void gather_lanes(const float* x, int64_t stride, int64_t rows, int64_t lanes, float* out) {
-  for (int64_t k = 0; k < rows; ++k) memcpy(out + k * lanes, x + k * stride, lanes * sizeof(float));
-}
-
 // x with one lane and a number of columns that is no multiple of 8: kernels read whole eights, so it needs room behind.
 static inline const float* padded_lane(const float* x, int64_t cols, Buffer& room) {
   if (cols % 8 == 0) return x;

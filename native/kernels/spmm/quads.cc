@@ -123,6 +123,11 @@ void run_one_lane(const QuadMatrix& a, const Micro& micro, const float* x, float
   });
 }
 
+// `lanes` of rows of X that lie `stride` apart, to one row behind the other.
+void gather_lanes(const float* x, int64_t stride, int64_t rows, int64_t lanes, float* out) {
+  for (int64_t k = 0; k < rows; ++k) memcpy(out + k * lanes, x + k * stride, lanes * sizeof(float));
+}
+
 }  // namespace
 
 std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueType type, Isa isa) {
