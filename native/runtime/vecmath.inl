@@ -129,7 +129,7 @@ static inline vf vgelu(vf x) {
   q = vfma(q, u, vset(0.2535291314125061f));
   q = vfma(q, u, vset(1.0f));
   const vf phi = c * p / q + vset(0.5f);
-  return vselect(x < -end, vset(0.0f), x * phi);
+  return x * vselect(x < -end, vset(0.0f), phi);  // -inf gives NaN, as in torch
 }
 
 // x P(x^2) / Q(x^2) on |x| <= 9, where float32 has reached 1 (relative error 1.3e-9).
