@@ -100,5 +100,7 @@ float* panel_buffer(int slot, int64_t floats);  // two a thread; null where ther
 // Features f0 to f1 of panel p, to out[f1 - f0][width]; padding becomes zero. And rows r0 to r1 of Y from such a panel.
 void copy_in(const XView& x, int64_t f0, int64_t f1, int64_t lanes, int64_t p, float* out);
 void copy_out(const float* panel, int64_t r0, int64_t r1, int64_t lanes, int64_t p, const Output& y);
+// `cols` floats of rows that lie in_stride apart, to rows that lie out_stride apart.
+void copy_rows(const float* in, int64_t in_stride, int64_t rows, int64_t cols, float* out, int64_t out_stride);
 
 }  // namespace zs

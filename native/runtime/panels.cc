@@ -78,6 +78,15 @@ template <int64_t Cols> void copy_fixed(const float* in, int64_t in_stride, int6
   }
 }
 
+void to_panels(const XView& x, int64_t features, int64_t lanes, float* panels, Pool& pool) {
+  pool.parallel(task_count(features, lanes), [&](int64_t task, int) {
+    const Block b = block_of(task, features, lanes);
+    copy_in(x, b.f0, b.f1, lanes, b.p, panels + b.p * kPanel * features + b.f0 * b.width);
+  });
+}
+
+}  // namespace
+
 void copy_rows(const float* in, int64_t in_stride, int64_t rows, int64_t cols, float* out, int64_t out_stride) {
   switch (cols) {  // the usual widths, without a call for each row
     case 64: return copy_fixed<64>(in, in_stride, rows, out, out_stride);
@@ -87,15 +96,6 @@ void copy_rows(const float* in, int64_t in_stride, int64_t rows, int64_t cols, f
   }
   for (int64_t r = 0; r < rows; ++r) memcpy(out + r * out_stride, in + r * in_stride, cols * sizeof(float));
 }
-
-void to_panels(const XView& x, int64_t features, int64_t lanes, float* panels, Pool& pool) {
-  pool.parallel(task_count(features, lanes), [&](int64_t task, int) {
-    const Block b = block_of(task, features, lanes);
-    copy_in(x, b.f0, b.f1, lanes, b.p, panels + b.p * kPanel * features + b.f0 * b.width);
-  });
-}
-
-}  // namespace
 
 void copy_in(const XView& x, int64_t f0, int64_t f1, int64_t lanes, int64_t p, float* out) {
   const int64_t width = panel_width(lanes, p), valid = std::min(kPanel, lanes - p * kPanel), n = f1 - f0;

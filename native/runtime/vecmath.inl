@@ -40,9 +40,6 @@ static inline vi viset(int32_t x) { return x - vi{}; }
 static inline vf vload(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
 static inline void vstore(float* p, vf x) { *reinterpret_cast<vf_unaligned*>(p) = x; }
 static inline vf vselect(vi mask, vf yes, vf no) { return mask ? yes : no; }
-static inline vi vbits(vf x) { return reinterpret_cast<vi>(x); }
-static inline vf vfloat(vi x) { return reinterpret_cast<vf>(x); }
-static inline vf vabs(vf x) { return vfloat(vbits(x) & viset(0x7fffffff)); }
 
 // a * b + c, rounded once where the processor can. vmax and vmin return b where either is NaN. (The plain forms of some
 // 512-bit intrinsics read an undefined register in GCC's headers and warn; a full mask compiles to the same instruction.)
@@ -110,7 +107,7 @@ static inline vf vexp(vf x) {
 }
 
 // x Phi(x), the erf form: Phi(x) - 1/2 as x P(x^2) / Q(x^2) on |x| <= 5.65, beyond which it is 0 or x. A rational function takes
-// a third of the time of erfc by way of exp.
+// a third of the time of erfc by way of exp; the price is that far below 0 the error is small beside 1, not beside the result.
 static inline vf vgelu(vf x) {
   const vf end = vset(5.65f);
   vf c = vselect(x > end, end, x);

@@ -41,7 +41,7 @@ int64_t wide_block(const Source& s) {
 }
 
 // Columns of a strip of lanes that fill three quarters of L1.
-int64_t near_block(int64_t lanes) { return std::clamp<int64_t>(cpu().l1d_bytes * 3 / 4 / (lanes * 4), 64, 512) / 8 * 8; }
+int64_t l1_block(int64_t lanes) { return std::clamp<int64_t>(cpu().l1d_bytes * 3 / 4 / (lanes * 4), 64, 512) / 8 * 8; }
 
 // Columns of the quad's blocks in order: with four rows a quad never straddles two block rows.
 void list_columns(QuadMatrix& a, const Source& s) {
@@ -123,11 +123,6 @@ void run_one_lane(const QuadMatrix& a, const Micro& micro, const float* x, float
   });
 }
 
-// `lanes` of rows of X that lie `stride` apart, to one row behind the other.
-void gather_lanes(const float* x, int64_t stride, int64_t rows, int64_t lanes, float* out) {
-  for (int64_t k = 0; k < rows; ++k) memcpy(out + k * lanes, x + k * stride, lanes * sizeof(float));
-}
-
 }  // namespace
 
 std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueType type, Isa isa) {
@@ -137,7 +132,7 @@ std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueTyp
   a->cols = source.cols;
   a->type = type;
   a->indexed = format == Format::bsr;
-  a->col_block = a->indexed ? wide_block(source) : near_block(micro_of(isa).quad_lanes);
+  a->col_block = a->indexed ? wide_block(source) : l1_block(micro_of(isa).quad_lanes);
   a->col_blocks = (source.cols + a->col_block - 1) / a->col_block;
   a->quads = (source.rows + 3) / 4;
   if (a->indexed) {
@@ -186,7 +181,7 @@ void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, co
         const bool copies = copied_floats && width > micro.quad_lanes;
         for (int64_t lane = 0; lane < width; lane += micro.quad_lanes) {
           const int64_t strip = std::min(micro.quad_lanes, width - lane);
-          if (copies) gather_lanes(xs + lane, width, std::min(a.cols, first + a.col_block) - first, strip, copied);
+          if (copies) copy_rows(xs + lane, width, std::min(a.cols - first, a.col_block), strip, copied, strip);
           for (int64_t r = begin; r < end; r += 4) {
             const YTile tile = tile_of(y, e.residual, a.rows, r, p, width);
             const int64_t start = a.col_blocks ? a.start(r / 4, kb) : 0;
