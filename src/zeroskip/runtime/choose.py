@@ -13,9 +13,10 @@ from .measure import WORTH_TRYING, Group, Timing
 from .packing import native_kernels
 
 OPTIMIZE = ("balanced", "speed", "memory")
-# "balanced" holds a second packing only where the one would be this much slower than another, and slower than dense.
+# "balanced" runs a second packing only where the one would be this much slower.
 SECOND_GAINS = 1.10
-# One packing for all sizes: time times the fourth root of bytes is least, so a third fewer bytes outweigh 10 % of time.
+# "balanced" makes time times the fourth root of bytes least, so a third fewer bytes outweigh 10 % of time, and a second
+# packing as large as the first has to save 16 % of the time over all sizes.
 BYTES_WEIGH = 0.25
 # Two packings closer than this at one size are equally fast; the smaller one is taken.
 TIE = 1.01
@@ -29,7 +30,7 @@ def choose(group: Group, sizes: Sequence[int], optimize: str, *, ignored: Sequen
         sizes: Batch sizes, ascending.
         optimize: "speed": the fastest at each size. "memory": one packing, the smallest that is no slower than dense
             over all sizes. "balanced": one packing, time and a little of bytes weighed, and a second
-            only where the first would be more than 10 % slower and lose to dense, or is dense and keeps codes.
+            where the first would lose to dense, or is dense and keeps codes, or where its time outweighs its bytes.
         ignored: Sizes that are reported, but that no packing is held for.
     """
     timings = group.timings
@@ -67,32 +68,57 @@ def _picks(
     if optimize == "speed":
         return {n: _fastest(timings, n) for n in sizes}
     if optimize == "memory":
-        beats = [item for item in timings if _mean_ratio(item, dense, sizes) <= 1.0]
-        small = min(beats or dense, key=lambda item: (item.nbytes, _mean_ratio(item, dense, sizes)))
+        beats = [item for item in timings if _mean_ratio([item], dense, sizes) <= 1.0]
+        small = min(beats or dense, key=lambda item: (item.nbytes, _mean_ratio([item], dense, sizes)))
         return dict.fromkeys(sizes, small)
     single = _single(timings, sizes)
-    gains = {item.kernel: _gains(single, item, dense, sizes, codes=codes) for item in timings}
-    second = max(timings, key=lambda item: math.prod(gains[item.kernel].values()))
-    return {n: second if n in gains[second.kernel] else single for n in sizes}
+    seconds = [item for item in timings if _pays(single, item, timings, dense, sizes, codes=codes)]
+    if not seconds:
+        return dict.fromkeys(sizes, single)
+    second = max(seconds, key=lambda item: math.prod(_gains(single, item, sizes).values()))
+    gains = _gains(single, second, sizes)
+    return {n: second if n in gains else single for n in sizes}
 
 
-def _gains(
-    single: Timing, second: Timing, dense: Sequence[Timing], sizes: Sequence[int], *, codes: bool
-) -> dict[int, float]:
-    """The sizes at which a second packing pays, and how much faster it is there.
-
-    Numbers have one sparse kernel that is good at all sizes. Codes may be dense for many tokens, where integer sums
-    are fast, and a second packing for one token costs less than a first one of numbers would.
-    """
-    anywhere = codes and single.format == DENSE and second.dtype in INTEGERS
-    lost = [n for n in sizes if anywhere or single.times[n] > min(item.times[n] for item in dense)]
-    ratios = {n: single.times[n] / second.times[n] for n in lost}
+def _gains(single: Timing, second: Timing, sizes: Sequence[int]) -> dict[int, float]:
+    """The sizes at which a second packing would run, and how much faster it is there."""
+    ratios = {n: single.times[n] / second.times[n] for n in sizes}
     return {n: ratio for n, ratio in ratios.items() if ratio > SECOND_GAINS}
+
+
+def _pays(
+    single: Timing,
+    second: Timing,
+    timings: Sequence[Timing],
+    dense: Sequence[Timing],
+    sizes: Sequence[int],
+    *,
+    codes: bool,
+) -> bool:
+    """Whether a second packing is held.
+
+    It is where the one loses to dense, and where its time saves more, over all sizes, than its bytes weigh. Codes may
+    be dense for many tokens, where integer sums are fast, and a second packing for one token costs less than a first
+    one of numbers would.
+    """
+    gains = _gains(single, second, sizes)
+    if any(single.times[n] > min(item.times[n] for item in dense) for n in gains):
+        return True
+    if gains and codes and single.format == DENSE and second.dtype in INTEGERS:
+        return True
+    return _weighed([single, second], timings, sizes) < _weighed([single], timings, sizes)
 
 
 def _single(timings: Sequence[Timing], sizes: Sequence[int]) -> Timing:
     """The packing that loses least against the best of each size, over all sizes, its bytes weighed in."""
-    return min(timings, key=lambda item: _mean_ratio(item, timings, sizes) * max(item.nbytes, 1) ** BYTES_WEIGH)
+    return min(timings, key=lambda item: _weighed([item], timings, sizes))
+
+
+def _weighed(held: Sequence[Timing], timings: Sequence[Timing], sizes: Sequence[int]) -> float:
+    """What holding these packings costs: the mean loss against the best of each size, and a little of their bytes."""
+    nbytes = sum(item.nbytes for item in held)
+    weight: float = max(nbytes, 1) ** BYTES_WEIGH
+    return _mean_ratio(held, timings, sizes) * weight
 
 
 def _fastest(timings: Sequence[Timing], n: int) -> Timing:
@@ -100,9 +126,10 @@ def _fastest(timings: Sequence[Timing], n: int) -> Timing:
     return min((item for item in timings if item.times[n] <= limit), key=lambda item: item.nbytes)
 
 
-def _mean_ratio(item: Timing, rivals: Sequence[Timing], sizes: Sequence[int]) -> float:
-    """Geometric mean over the sizes of its time over the best rival's."""
-    logs = [math.log(item.times[n] / min(rival.times[n] for rival in rivals)) for n in sizes]
+def _mean_ratio(held: Sequence[Timing], rivals: Sequence[Timing], sizes: Sequence[int]) -> float:
+    """Geometric mean over the sizes of the time of the fastest held over the fastest rival's."""
+    best = {n: min(item.times[n] for item in held) for n in sizes}
+    logs = [math.log(best[n] / min(rival.times[n] for rival in rivals)) for n in sizes]
     return math.exp(sum(logs) / len(logs))
 
 

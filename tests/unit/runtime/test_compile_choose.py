@@ -60,6 +60,16 @@ def test_balanced_adds_a_second_packing_where_one_would_lose_to_dense():
     assert "second time" in chosen[0].reason
 
 
+def test_balanced_adds_a_second_packing_where_its_time_outweighs_its_bytes():
+    # seen on a MiniLM: a kernel for few tokens, smaller, and nearly twice as slow as another at 256
+    few, many = timing("csr_f32_n16", 2000, 1.0, 1.0, 9.0), timing("csr_f32", 2100, 2.0, 2.0, 5.0)
+    chosen = choose(group(DENSE, few, many), SIZES, "balanced", ignored=[1])
+    assert kernels(chosen) == ["spmm_csr_f32_n16", "spmm_csr_f32_n16", "spmm_csr_f32"]
+    assert "second time" in chosen[2].reason
+    large = replace(many, nbytes=9000)
+    assert set(kernels(choose(group(DENSE, few, large), SIZES, "balanced", ignored=[1]))) == {"spmm_csr_f32_n16"}
+
+
 def test_balanced_never_holds_three():
     a = timing("bitmask_f32", 2000, 2.0, 12.0, 12.0)
     b = timing("csr_f32", 2400, 12.0, 2.0, 12.0)
