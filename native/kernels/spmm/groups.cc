@@ -37,7 +37,18 @@ struct GroupMatrix : Packed {
     return codes.bytes() + masks.bytes() + static_cast<int64_t>(2 * scales.size() + 8 * starts.size());
   }
   bool bits() const { return !starts.empty(); }
+  int64_t scales_a_row() const { return rows ? static_cast<int64_t>(scales.size()) / rows : 0; }  // of a bitmask
+  GroupTile tile(int64_t index) const {
+    return {codes.data() + index * tile_bytes(), steps, steps_a_block, quarters, dense, scales.data() + index * blocks * 4};
+  }
+  GroupRow row(int64_t r) const {
+    return {masks.data() + r * steps * 4,       codes.data() + starts[r], steps, steps_a_block,
+            scales.data() + r * scales_a_row(), scales_a_row() == 1};
+  }
 };
+
+// What the largest |x| of a token is divided by; where that would be subnormal, x counts as zero.
+float scale_of(float most) { return !isfinite(most) ? NAN : most < 0x1p-119f ? 0.0f : most / 127.0f; }
 
 const GroupMicro& groups_of(Isa isa) {
 #if defined(__x86_64__)
@@ -148,8 +159,7 @@ const Quantised& quantise_x(const float* x, int64_t cols, int64_t lanes, Pool& p
         const float here = most[(p * blocks + b) * kPanel + t];
         size = here > size || here != here ? here : size;
       }
-      // Where the scale would be subnormal, x counts as zero.
-      out.scales[p * kPanel + t] = !isfinite(size) ? NAN : size < 0x1p-119f ? 0.0f : size / 127.0f;
+      out.scales[p * kPanel + t] = scale_of(size);
     }
   }
   pool.parallel(panels * blocks, [&](int64_t task, int) {
@@ -209,6 +219,89 @@ void pack_bits(GroupMatrix& a, const Source& source, const RowReader& reader) {
   });
 }
 
+// x of many tokens: of each panel [strip of 16 lanes][pair of columns][lane][2], and the scale of each lane.
+struct QuantisedLanes {
+  int64_t strip_codes = 0;
+  Buffer codes;
+  std::vector<float> scales;
+
+  int16_t* strip(int64_t p, int64_t lane) const {
+    return reinterpret_cast<int16_t*>(codes.data()) + (p * kPanel + lane) / kStrip * strip_codes;
+  }
+};
+
+const QuantisedLanes& quantise_lanes(const ManyMicro& micro, const GroupMatrix& a, const float* x, int64_t lanes, Pool& pool) {
+  thread_local QuantisedLanes q;
+  const int64_t panels = panel_count(lanes);
+  q.strip_codes = a.steps * kPair * kStrip;
+  const int64_t bytes = panels * (kPanel / kStrip) * q.strip_codes * 2;
+  if (q.codes.bytes() < bytes) q.codes = Buffer(bytes);
+  q.scales.resize(panels * kPanel);
+  QuantisedLanes& out = q;
+  pool.parallel(panels, [&](int64_t p, int) {
+    const int64_t width = panel_width(lanes, p), valid = std::min(kPanel, lanes - p * kPanel);
+    const float* panel = x + p * kPanel * a.cols;
+    float inverse[kPanel];
+    float* scales = out.scales.data() + p * kPanel;
+    micro.largest(panel, width, a.cols, scales);
+    for (int64_t t = 0; t < kPanel; ++t) {
+      scales[t] = t < valid ? scale_of(scales[t]) : 0.0f;
+      inverse[t] = scales[t] > 0 ? 1.0f / scales[t] : 0.0f;
+    }
+    micro.quantise(panel, width, a.cols, a.steps * kPair / 2, inverse, out.strip(p, 0));
+  });
+  return out;
+}
+
+// Four rows from `row` on, in 16 bits.
+void widen_rows(const GroupMatrix& a, const ManyMicro& micro, int64_t row, int16_t* out) {
+  const bool four = a.type == ValueType::i4;
+  if (!a.bits()) return (four ? micro.widen_i4 : micro.widen_i8)(a.tile(row / kTileRows), out);
+  if (a.rows - row < kTileRows) memset(out, 0, a.steps * kPair * kTileRows * 2);
+  for (int64_t i = 0; i < std::min(kTileRows, a.rows - row); ++i) {
+    (four ? micro.widen_row_i4 : micro.widen_row_i8)(a.row(row + i), out + 2 * i);
+  }
+}
+
+// Rows are widened once for several panels of x, as many as fit beside x into L2.
+void run_many(const GroupMatrix& a, const ManyMicro& micro, const float* x, int64_t lanes, Output y, const Epilogue& e,
+              Pool& pool) {
+  constexpr int64_t kWidenedBytes = 128 << 10;
+  const QuantisedLanes& q = quantise_lanes(micro, a, x, lanes, pool);
+  const Finish finish = micro_of(a.kernel->isa).finish;
+  const int64_t pairs = a.steps * kPair / 2, tile_codes = kTileRows * 2 * pairs;
+  const int64_t most_tiles = std::clamp(kWidenedBytes / 2 / std::max<int64_t>(1, tile_codes), int64_t{2}, int64_t{32});
+  const RowBlocks blocks(a.rows, most_tiles * kTileRows, kTileRows);
+  const int64_t panels = panel_count(lanes), group = panels_a_task(panels, blocks.count, pool.size(), 8);
+  const int64_t groups = (panels + group - 1) / group;
+  const int64_t row_stride = a.bits() ? a.scales_a_row() : 1, block_stride = !a.bits() ? 4 : row_stride == 1 ? 0 : 1;
+  pool.parallel(blocks.count * groups, [&](int64_t task, int worker) {
+    const int64_t rb = task % blocks.count, begin = blocks.begin(rb), end = blocks.end(rb);
+    const int64_t p0 = task / blocks.count * group, p1 = std::min(panels, p0 + group);
+    int16_t* widened = reinterpret_cast<int16_t*>(pool.scratch(worker, blocks.size / kTileRows * tile_codes * 2));
+    const auto tile_at = [&](int64_t r) { return widened + (r - begin) / kTileRows * tile_codes; };
+    for (int64_t r = begin; r < end; r += kTileRows) widen_rows(a, micro, r, tile_at(r));
+    for (int64_t p = p0; p < p1; ++p) {
+      const int64_t width = panel_width(lanes, p);
+      const YTile tile = tile_of(y, e.residual, a.rows, begin, p, width);
+      for (int64_t lane = 0; lane < width; lane += kStrip) {
+        for (int64_t r = begin; r < end; r += kTileRows) {
+          const ManyTile view{tile_at(r),
+                              pairs,
+                              a.steps_a_block * kPair / 2,
+                              std::min(kTileRows, end - r),
+                              a.bits() ? a.row(r).scales : a.tile(r / kTileRows).scales,
+                              row_stride,
+                              block_stride};
+          micro.strip(view, q.strip(p, lane), std::min(kStrip, width - lane), q.scales.data() + p * kPanel + lane,
+                      tile.y + (r - begin) * tile.ldy + lane, tile.ldy);
+        }
+      }
+      finish_tile(finish, tile, begin, end - begin, width, e);
+    }
+  });
+}
+
 }  // namespace
 
 std::unique_ptr<Packed> pack_groups(const Source& source, Format format, ValueType type, Isa) {
@@ -244,10 +337,10 @@ std::unique_ptr<Packed> pack_groups(const Source& source, Format format, ValueTy
 void run_groups(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& e, Pool& pool) {
   const auto& a = static_cast<const GroupMatrix&>(packed);
   const GroupMicro& micro = groups_of(a.kernel->isa);
+  if (micro.many && lanes >= kLaneUnit) return run_many(a, *micro.many, x, lanes, y, e, pool);
   const bool four = a.type == ValueType::i4;
   const Quantised& q = quantise_x(x, a.cols, lanes, pool);
   const auto finish = a.kernel->isa == Isa::scalar ? finish_scalar : micro_of(a.kernel->isa).finish;
-  const int64_t scales_a_row = a.rows ? static_cast<int64_t>(a.scales.size()) / a.rows : 0;  // of a bitmask
   const RowBlocks blocks(a.rows, std::max<int64_t>(kTileRows, a.rows / (4 * pool.size())), kTileRows);
   pool.parallel(blocks.count * panel_count(lanes), [&](int64_t task, int) {
     const int64_t rb = task % blocks.count, begin = blocks.begin(rb), end = blocks.end(rb), p = task / blocks.count;
@@ -256,22 +349,13 @@ void run_groups(const Packed& packed, const float* x, int64_t lanes, Output y, c
     const int8_t* xs = q.codes.data() + p * kPanel * q.stride;
     float sums[kPanel * kTileRows];
     for (int64_t r = begin; r < end && a.bits(); ++r) {
-      const GroupRow row{a.masks.data() + r * a.steps * 4,
-                         a.codes.data() + a.starts[r],
-                         a.steps,
-                         a.steps_a_block,
-                         a.scales.data() + r * scales_a_row,
-                         scales_a_row == 1};
-      (four ? micro.row_i4 : micro.row_i8)(row, xs, q.stride, valid, sums);
+      (four ? micro.row_i4 : micro.row_i8)(a.row(r), xs, q.stride, valid, sums);
       float* out = tile.y + (r - begin) * tile.ldy;
       for (int64_t t = 0; t < valid; ++t) out[t] = sums[t] * q.scales[p * kPanel + t];
       for (int64_t t = valid; t < width; ++t) out[t] = 0;
     }
     for (int64_t r = begin; r < end && !a.bits(); r += kTileRows) {
-      const int64_t at = r / kTileRows;
-      const GroupTile view{a.codes.data() + at * a.tile_bytes(), a.steps, a.steps_a_block, a.quarters, a.dense,
-                           a.scales.data() + at * a.blocks * 4};
-      (four ? micro.tile_i4 : micro.tile_i8)(view, xs, q.stride, valid, sums);
+      (four ? micro.tile_i4 : micro.tile_i8)(a.tile(r / kTileRows), xs, q.stride, valid, sums);
       for (int64_t i = 0; i < std::min(kTileRows, end - r); ++i) {
         float* out = tile.y + (r - begin + i) * tile.ldy;
         for (int64_t t = 0; t < valid; ++t) out[t] = sums[4 * t + i] * q.scales[p * kPanel + t];

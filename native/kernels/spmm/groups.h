@@ -8,6 +8,7 @@ namespace zs {
 constexpr int64_t kTileRows = 4;    // rows of a tile
 constexpr int64_t kGroup = 16;      // columns of a group: what one byte shuffle reaches
 constexpr int64_t kPair = 32;       // columns of a step: two groups
+constexpr int64_t kStrip = 16;      // tokens that many tokens are cut into
 
 // Four rows of the matrix. A step is two groups; of each, every row has 4 * quarters codes (padded with code 0). One quarter
 // of a step is 32 entries, byte 16 h + 4 r + e: entry e of row r in group h. Stored: 16 bytes of positions (two to a byte, the
@@ -33,6 +34,30 @@ struct GroupRow {
   bool one_scale;  // the first holds for all blocks
 };
 
+// Four rows widened to 16 bits, [pair of columns][row][2], of which `rows` are written.
+struct ManyTile {
+  const int16_t* weights;
+  int64_t pairs, pairs_a_block;  // pairs that share a scale
+  int64_t rows;
+  const uint16_t* scales;  // float16, at row * row_stride + block * block_stride
+  int64_t row_stride, block_stride;
+};
+
+// Many tokens (many.inl).
+struct ManyMicro {
+  void (*widen_i8)(const GroupTile&, int16_t* out);
+  void (*widen_i4)(const GroupTile&, int16_t* out);
+  // One row of a bitmask: writes two of every eight.
+  void (*widen_row_i8)(const GroupRow&, int16_t* out);
+  void (*widen_row_i4)(const GroupRow&, int16_t* out);
+  // most[lane] = the largest |x| of [features][width], NaN where there is one.
+  void (*largest)(const float* x, int64_t width, int64_t features, float* most);
+  // x[features][width] as codes, [strip of 16 lanes][pair of columns][lane][2]; zero behind the last feature.
+  void (*quantise)(const float* x, int64_t width, int64_t features, int64_t pairs, const float* inverse, int16_t* out);
+  // y[row][lane] = the tile times a strip of 8 or 16 lanes, aligned to 32 bytes.
+  void (*strip)(const ManyTile&, const int16_t* x, int64_t lanes, const float* lane_scales, float* y, int64_t ldy);
+};
+
 struct GroupMicro {
   // sums[token][4] = the four rows times x[token], codes of -127 to 127, x_stride bytes apart, 32 readable a step.
   void (*tile_i8)(const GroupTile&, const int8_t* x, int64_t x_stride, int64_t tokens, float* sums);
@@ -40,6 +65,7 @@ struct GroupMicro {
   // sums[token] = the row times x[token]. Codes are readable 32 bytes beyond their end.
   void (*row_i8)(const GroupRow&, const int8_t* x, int64_t x_stride, int64_t tokens, float* sums);
   void (*row_i4)(const GroupRow&, const int8_t* x, int64_t x_stride, int64_t tokens, float* sums);
+  const ManyMicro* many;  // null: many tokens go by fours
 };
 
 extern const GroupMicro groups_scalar;
