@@ -38,10 +38,10 @@ def _text(value: Any) -> str:
 
 
 def _kernels() -> list[dict[str, Any]]:
-    from ..kernels import registry
+    from ..kernels import operations, registry
 
     rows: list[dict[str, Any]] = []
-    for kernel in registry:
+    for kernel in [*registry, *operations]:
         reason = kernel.why_not()
         rows.append(
             {

@@ -17,6 +17,7 @@ from ._base import (
     rounds_within,
     rounds_x_to,
 )
+from ._operations import OperationKernel, operation_kernel, operations
 
 __all__ = [
     "ACTIVATIONS",
@@ -24,9 +25,12 @@ __all__ = [
     "X_DTYPES",
     "Kernel",
     "KernelInfo",
+    "OperationKernel",
     "Prepared",
     "newest",
     "num_threads",
+    "operation_kernel",
+    "operations",
     "registry",
     "rounds_within",
     "rounds_x_to",
