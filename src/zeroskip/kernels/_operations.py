@@ -1,8 +1,8 @@
 """Kernels of operations on a pattern: SDDMM, masked softmax, attention and sums over the edges of a graph.
 
-They differ from products with a weight matrix (`Kernel`): nothing is packed, since a mask or a graph comes with each call
-or lasts for a few, and each operation has arguments of its own. So an entry is a function and what it needs, and the
-operation's file in `ops` says what the function is called with.
+They differ from products with a weight matrix (`Kernel`): nothing is packed, since a mask or a graph comes with each
+call or lasts for a few, and each operation has arguments of its own. So an entry is a function and what it needs, and
+the operation's file in `ops` says what the function is called with.
 """
 
 from __future__ import annotations
