@@ -25,6 +25,7 @@ using FloatOut = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 
 constexpr const char* kFormats[] = {"csr", "bitmask", "dense", "bsr", "nm", "ell", "sell", "vnm", "csc", "dia"};
 constexpr const char* kTypes[] = {"float32", "bfloat16", "float16", "int8", "int4"};
+constexpr const char* kXTypes[] = {"float32", "bfloat16", "int8", "int16"};
 constexpr const char* kActivations[] = {"none", "relu", "gelu", "gelu_tanh", "silu", "tanh"};
 
 template <size_t N> int index_of(const char* const (&names)[N], const std::string& name, const char* what) {
@@ -187,7 +188,7 @@ nb::list list_kernels() {
     d["dtype"] = kTypes[static_cast<int>(k.type)];
     d["isa"] = isa_name(k.isa);
     d["doc"] = k.doc;
-    d["x_dtype"] = kTypes[static_cast<int>(k.x)];
+    d["x_dtype"] = kXTypes[static_cast<int>(k.x)];
     const std::string why = isa_why_not(k.isa);
     if (why.empty()) {
       d["why_not"] = nb::none();

@@ -83,7 +83,7 @@ struct Kernel {
   ValueType type;
   Isa isa;
   const char* doc;
-  ValueType x;  // what x is rounded to: f32, as it comes; bf16; i8, codes with a scale a token, and sums in integers
+  XType x;
   std::unique_ptr<Packed> (*pack)(const Source&);
   Runner run;
 };

@@ -9,7 +9,7 @@ const std::vector<Kernel>& kernels() {
   static const std::vector<Kernel> table = {
 #define ZS_KERNEL(format_, type_, isa_, family_, doc_) ZS_NAMED(format_, type_, "", isa_, "", family_, doc_)
 #define ZS_NAMED(format_, type_, acc_, isa_, tile_, family_, doc_) \
-  ZS_ROUNDED(format_, type_, acc_, isa_, tile_, family_, (sizeof(acc_) > 1 ? ValueType::i8 : ValueType::f32), doc_)
+  ZS_ROUNDED(format_, type_, acc_, isa_, tile_, family_, (sizeof(acc_) > 1 ? XType::i8 : XType::f32), doc_)
 #define ZS_ROUNDED(format_, type_, acc_, isa_, tile_, family_, x_, doc_)           \
   Kernel{"spmm_" #format_ "_" #type_ acc_ "_" #isa_ tile_,                         \
          Format::format_,                                                          \

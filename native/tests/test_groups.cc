@@ -23,7 +23,7 @@ void allow_for_x(Reference& want, const Matrix& matrix, const Inputs& in) {
 }
 
 bool runs(const Kernel& kernel, Format format, ValueType type) {
-  return kernel.x == ValueType::i8 && isa_usable(kernel.isa) && kernel.type == type && kernel.format == format;
+  return kernel.x == XType::i8 && isa_usable(kernel.isa) && kernel.type == type && kernel.format == format;
 }
 
 void sweep(const Matrix& matrix, const Held& held, const std::vector<int64_t>& lane_counts, uint64_t seed) {
@@ -139,7 +139,7 @@ ZS_TEST(codes_of_what_cannot_be_quantised) {
   }
   held.source.zeros = held.codes.data();
   for (const Kernel& kernel : kernels()) {
-    if (!isa_usable(kernel.isa) || kernel.x != ValueType::i8) continue;
+    if (!isa_usable(kernel.isa) || kernel.x != XType::i8) continue;
     check(kernel.pack(held.source) == nullptr, kernel.isa, std::string(kernel.name) + " takes zero points");
   }
 }

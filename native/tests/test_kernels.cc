@@ -43,10 +43,11 @@ const std::vector<Kernel>& all_kernels() {
 }
 
 // Every kernel that runs here and takes this matrix, packed. One that takes it and does not pack, or packs what it should
-// refuse, is a failure. Kernels of integer sums are the affair of test_groups.cc.
+// refuse, is a failure. Kernels of integer sums and of fixed point are the affair of test_groups.cc and test_fixed.cc.
 template <class Body> void each_packed(const Held& held, const Matrix& matrix, Body&& body) {
   for (const Kernel& kernel : all_kernels()) {
-    if (!isa_usable(kernel.isa) || (kernel.x == ValueType::i8 && is_code(held.source.type))) continue;
+    if (!isa_usable(kernel.isa) || kernel.x == XType::i16) continue;
+    if (kernel.x == XType::i8 && is_code(held.source.type)) continue;
     const auto packed = packed_by(kernel, held);
     const bool right = (packed != nullptr) == takes(kernel, held.source);
     check(right, kernel.isa,
@@ -67,7 +68,7 @@ class References {
   }
   const Reference& of(const Kernel& kernel) { return of(kernel, kernel.format == Format::dense); }
   const Reference& of(const Kernel& kernel, bool dense) {
-    const bool round = kernel.x == ValueType::bf16;
+    const bool round = kernel.x == XType::bf16;
     auto& slot = made_[static_cast<int>(kernel.type)][dense][round];
     if (!slot) slot = std::make_unique<Reference>(reference(matrix_, kernel.type, dense, round ? rounded_ : in_));
     return *slot;
@@ -137,7 +138,7 @@ const std::vector<int64_t> kLanes = {1, 2, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 
 ZS_TEST(kernel_table_is_consistent) {
   for (const Kernel& kernel : kernels()) {
     const std::string name = std::string("spmm_") + format_name(kernel.format) + "_" + type_name(kernel.type) +
-                             (kernel.x == ValueType::i8 ? "_i32acc_" : "_") + isa_name(kernel.isa);
+                             (kernel.x == XType::i8 ? "_i32acc_" : kernel.x == XType::i16 ? "_i16acc_" : "_") + isa_name(kernel.isa);
     const std::string tile = std::string(kernel.name).compare(0, name.size(), name) ? "?" : kernel.name + name.size();
     check(tile.empty() || tile.rfind("_n", 0) == 0, std::string(kernel.name) + " is not named by its format, type and isa");
     check(find_kernel(kernel.name) == &kernel, std::string(kernel.name) + " stands in the table twice");
@@ -333,7 +334,7 @@ ZS_TEST(packing_keeps_every_16_bit_value) {
       const Result got = run(packed, in, Layout::panels);
       int64_t wrong = 0;
       for (int64_t i = 0; i < 65536; ++i) {
-        const bool flushed = kernel.x == ValueType::bf16 && fabsf(m.values[i]) < 0x1p-126f;  // tiles know no subnormals
+        const bool flushed = kernel.x == XType::bf16 && fabsf(m.values[i]) < 0x1p-126f;  // tiles know no subnormals
         wrong += got.y[i] != (flushed ? 0.0f : m.values[i]);
       }
       check(wrong == 0, kernel.isa, std::string(kernel.name) + " changes " + std::to_string(wrong) + " 16-bit values");
@@ -367,7 +368,7 @@ ZS_TEST(codes_with_scales_that_cells_do_not_take) {
   const Matrix m = quantised(random_matrix(9, 200, 0.5, 73), ValueType::i8, 96, false, 73);
   const Held held = hold(m, Format::csr, ValueType::i8);
   for (const Kernel& kernel : kernels()) {
-    if (!isa_usable(kernel.isa) || kernel.type != ValueType::i8 || kernel.x == ValueType::i8 || kernel.isa == Isa::scalar)
+    if (!isa_usable(kernel.isa) || kernel.type != ValueType::i8 || kernel.x == XType::i8 || kernel.isa == Isa::scalar)
       continue;
     check(packed_by(kernel, held) == nullptr, kernel.isa, std::string(kernel.name) + " takes a scale for 96 columns");
   }

@@ -13,7 +13,7 @@ std::vector<const Kernel*> tiles() {
   std::vector<const Kernel*> found;
   for (const Kernel& kernel : emulated_tiles()) found.push_back(&kernel);
   for (const Kernel& kernel : kernels()) {
-    if (kernel.x == ValueType::bf16 && isa_usable(kernel.isa)) found.push_back(&kernel);
+    if (kernel.x == XType::bf16 && isa_usable(kernel.isa)) found.push_back(&kernel);
   }
   return found;
 }

@@ -118,7 +118,7 @@ template <Format F> std::unique_ptr<Packed> pack_emulated(const Source& source) 
 }
 
 template <Format F> constexpr Kernel emulated(const char* name) {
-  return {name, F, ValueType::bf16, Isa::scalar, "tiles, emulated", ValueType::bf16, pack_emulated<F>, run_emulated};
+  return {name, F, ValueType::bf16, Isa::scalar, "tiles, emulated", XType::bf16, pack_emulated<F>, run_emulated};
 }
 
 }  // namespace

@@ -11,6 +11,8 @@ enum class Isa : uint8_t { scalar = 0, avx2 = 1, avxvnni = 2, avx512 = 3, avx512
 constexpr int kIsas = 8;
 // i8 and i4 are codes, one int8_t each where a caller holds them; scales say what they mean (Source).
 enum class ValueType : uint8_t { f32 = 0, bf16 = 1, f16 = 2, i8 = 3, i4 = 4 };
+// What a kernel rounds x to: nothing, bfloat16, or codes with a scale a token.
+enum class XType : uint8_t { f32 = 0, bf16 = 1, i8 = 2, i16 = 3 };
 enum class Format : uint8_t { csr = 0, bitmask = 1, dense = 2, bsr = 3, nm = 4, ell = 5, sell = 6, vnm = 7, csc = 8, dia = 9 };
 enum class Activation : uint8_t { none = 0, relu = 1, gelu = 2, gelu_tanh = 3, silu = 4, tanh = 5 };
 

@@ -106,6 +106,10 @@ void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, co
 std::unique_ptr<Packed> pack_rows(const Source& source, Format format, ValueType type, Isa isa);
 void run_rows(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
 
+// csr in fixed point of 16 bits (fixed.cc).
+std::unique_ptr<Packed> pack_fixed(const Source& source, Format format, ValueType type, Isa isa);
+void run_fixed(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);
+
 // dense and nm in integer codes (groups.cc).
 std::unique_ptr<Packed> pack_groups(const Source& source, Format format, ValueType type, Isa isa);
 void run_groups(const Packed& packed, const float* x, int64_t lanes, Output y, const Epilogue& epilogue, Pool& pool);

@@ -51,8 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--activations",
-        choices=("int8", "bfloat16", "float32"),
-        help="what kernels may round x to: int8 or float32 for int8 and int4 (int8), bfloat16 for bfloat16 (float32)",
+        choices=("int8", "bfloat16", "int16", "float32"),
+        help="what kernels may round x to: int8 for weights of int8 and int4 (there the default), bfloat16 for bfloat16, "
+        "int16 for any (fixed point, the fastest sparse kernels), float32: as it is (the default)",
     )
     how.add_argument(
         "--batch-sizes", type=positives, metavar="N,...", help="tokens at a time to measure for (1,16,256)"
@@ -83,12 +84,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ..runtime import compile
 
     console.say(f"zeroskip compile on {describe(use_threads(args.threads))}")
-    narrow = args.values == "bfloat16" and args.activations != "int8"
+    narrow = args.activations == "int16" or (args.values == "bfloat16" and args.activations != "int8")
     alone = args.values not in INTEGERS and args.keep_cosine is None  # a search has rungs of codes by itself
     if alone and (args.group is not None or (args.activations is not None and not narrow)):
         raise UsageError(
             "--group and --activations are for weights in codes; pass --values int8 or int4 with them "
-            "(or --values bfloat16 --activations bfloat16)."
+            "(or --values bfloat16 --activations bfloat16, or --activations int16)."
         )
     given = {"values": args.values, "batch_sizes": args.batch_sizes, "kernels": args.kernels, "budget_s": args.budget}
     given |= {"group": args.group, "activations": args.activations}

@@ -17,9 +17,9 @@ Float32 = npt.NDArray[np.float32]
 
 # From the one that runs everywhere to the newest; a later one is preferred.
 ISAS = ("scalar", "neon", "neondot", "avx2", "avxvnni", "avx512", "avx512vnni", "amx")
-# What kernels round x to before they multiply, from nothing to the coarsest: bfloat16 moves an x by |x| / 256 at most,
-# int8 by 1/254 of the largest |x| of its column.
-X_DTYPES = ("float32", "bfloat16", "int8")
+# What kernels round x to before they multiply, from nothing to the coarsest: int16 moves an x by 1/65534 of the largest
+# |x| of its column (and rounds products as well), bfloat16 by |x| / 256 at most, int8 by 1/254 of the largest.
+X_DTYPES = ("float32", "int16", "bfloat16", "int8")
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh")
 
 

@@ -48,7 +48,8 @@ class NativeKernel:
     """One line of the native kernel table.
 
     Attributes:
-        x_dtype: What it rounds x to: float32, as it comes; bfloat16; int8, and products of codes are added in integers.
+        x_dtype: What it rounds x to: float32, as it comes; bfloat16; int8 and int16, and products of codes are added in
+            integers.
     """
 
     name: str

@@ -93,7 +93,8 @@ def rounds_x(kernel: Kernel) -> bool:
 
 def rounding_of(x_dtype: str) -> str:
     """What a reason says of a kernel that rounds x; nothing of one that does not."""
-    return {"int8": "; x rounded to 8 bits", "bfloat16": "; x rounded to bfloat16"}.get(x_dtype, "")
+    names = {"int8": "8 bits", "int16": "16 bits", "bfloat16": "bfloat16"}
+    return f"; x rounded to {names[x_dtype]}" if x_dtype in names else ""
 
 
 def estimate(kernel: Kernel, a: SparseMatrix, n: int) -> float:

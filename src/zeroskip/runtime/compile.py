@@ -68,7 +68,8 @@ def compile(
             and 32 for int4.
         activations: "int8", the default for int8 and int4 weights, lets kernels be chosen that round x to 8 bits, a
             scale for each token, and multiply in integers; "float32" does not. "bfloat16" is for bfloat16 weights, and
-            lets kernels round x to bfloat16 (AMX); by default x is as it comes.
+            lets kernels round x to bfloat16 (AMX). "int16" lets sparse kernels multiply in fixed point of 16 bits,
+            weights of any type, which costs far less than int8. By default x of other weights is as it comes.
         batch_sizes: Tokens at a time to measure for.
         optimize: "balanced" packs a layer once for all batch sizes, again only where that would lose to dense;
             "speed" packs whatever is fastest at each; "memory" packs the smallest that is not slower than dense.

@@ -17,6 +17,8 @@ def rounds_x_to(kernel: str) -> str:
     parts = kernel.split("_")
     if "i32acc" in parts:
         return "int8"
+    if "i16acc" in parts:
+        return "int16"
     return "bfloat16" if "amx" in parts and "bf16" in parts else "float32"
 
 
@@ -190,7 +192,8 @@ def report_text(
 def precision(plan: Sequence[LayerPlan]) -> list[str]:
     """In words, where a plan rounds more than its weights; nothing where it does not."""
     notes = []
-    for x_dtype, what in (("int8", "8 bits, with a scale a token"), ("bfloat16", "bfloat16")):
+    scaled = "bits, with a scale a token"
+    for x_dtype, what in (("int8", f"8 {scaled}"), ("int16", f"16 {scaled}"), ("bfloat16", "bfloat16")):
         rounding = sum(any(rounds_x_to(choice.kernel) == x_dtype for choice in layer.choices) for layer in plan)
         if rounding:
             where = f"{rounding} of {len(plan)} linear layers round their input to {what}"

@@ -2,7 +2,7 @@
 
 A layer's weights are rounded once. Every kernel that may run it computes with those weights: kernels of codes with the
 codes, kernels of numbers with what the codes mean. What differs is x, which integer kernels round to 8 bits a token,
-and those of AMX to bfloat16.
+those of AMX to bfloat16 and those in fixed point to 16 bits, weights and products with it.
 """
 
 from __future__ import annotations

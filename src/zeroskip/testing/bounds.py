@@ -47,6 +47,18 @@ more rounding for sx:
 
 A column of x with a NaN or an infinity has no scale: all its results are NaN, also those of empty rows.
 
+**Kernels in fixed point** (`x_dtype="int16"`) have x as codes q = rint(x / sx) with sx = m / 32767, and the n weights
+that a row stores in a block of at most 256 columns as w' = rint(w / sw) with sw = L / (32767 - n), L the sum of their
+magnitudes. A product is (q w' + 2^14) >> 15: off by half a unit of 32768 sw sx at most. Rounding a weight costs sw / 2
+times |x| <= m, so another half for each; rounding x costs sx (1/2 + 640 u 32767/127) L, half a unit and a little. All in
+all a block is off by
+
+    (n + 0.6) 32768 sw sx = (n + 0.6) 32768 / (32767 (32767 - n)) L m,
+
+where n <= min(256, nnz_row), and the L of a row's blocks add to its sum of |A|. The sums of the blocks, and a bias, are t
+terms in float32, scaled twice: (t + 3) u of their magnitude, as for integers. Where sw or sx would be below 2^-110 the
+weights of the block, or the column, count as zero. A column with a NaN or an infinity gives NaN everywhere.
+
 **Kernels in bfloat16** (`x_dtype="bfloat16"`) round x to 8 significant bits, to nearest, ties to even: r = x (1 + d)
 with |d| <= v = 2^-8. An x that would become infinite stays as it is, and so do infinities and NaN. Products of two
 bfloat16 have 16 bits, so float32 holds them; they are added in some order as above, in t terms of |A| |r| together:
@@ -87,6 +99,9 @@ _HALF_SUBNORMAL = 2.0**-150
 _HALF_SUBNORMALS = {"bfloat16": 2.0**-134, "float16": 2.0**-25}
 _TINY = 2.0**-119
 _CODE_PRODUCT = 127 * 254
+_FIXED_UNIT = 32767
+_FIXED_COLUMNS = 256
+_FIXED_TINY = 2.0**-110
 _FLUSHED = 2.0**-126
 
 
@@ -129,21 +144,23 @@ def bound(
         out_dtype: Value type of the result.
         acc_dtype: Value type of the sums.
         x_dtype: float32; bfloat16 for a kernel that rounds x to it; int8 for one that rounds x to codes, a scale for
-            each column.
+            each column; int16 for one in fixed point.
         rounded_x: Compare with the product of x as the kernel rounds it: finds errors that the rounding hides.
         sum_dtype: What a sum of products is rounded to before bias and activation.
         multiply: The product in float64, as `reference.stored_product`, by another way.
     """
     if x_dtype not in X_DTYPES or (x_dtype == "int8" and a.scales is None):
         raise InvalidArgument(
-            f"bound: x_dtype is {x_dtype!r} and a is {a.dtype}, x is float32, bfloat16 or, where a is int8 or int4, "
-            "int8; choose one of these."
+            f"bound: x_dtype is {x_dtype!r} and a is {a.dtype}, x is float32, int16, bfloat16 or, where a is int8 or "
+            "int4, int8; choose one of these."
         )
     column = None if bias is None else np.asarray(bias, dtype=np.float64)[:, None]
     added = column if sum_dtype == "float32" else None
     u_acc = UNIT_ROUNDOFF[acc_dtype]
     if x_dtype == "int8":
         product, error = _integer_sum(a, x, added, u_acc, rounded_x, multiply)
+    elif x_dtype == "int16":
+        product, error = _fixed_sum(a, x, added, u_acc, multiply)
     elif x_dtype == "bfloat16":
         product, error = _bfloat16_sum(a, x, added, u_acc, rounded_x, multiply)
     else:
@@ -217,6 +234,29 @@ def _integer_sum(
     product[:, ~usable] = np.nan
     subnormal = _HALF_SUBNORMAL * (_CODE_PRODUCT * _entries_a_row(a) + terms + more)
     return product, error + (terms + more) * u * magnitude + subnormal
+
+
+def _fixed_sum(
+    a: SparseMatrix, x: Any, bias: Float64 | None, u: float, multiply: Product
+) -> tuple[Float64, Float64]:
+    """A @ x + bias in float64, and the error of a kernel in fixed point."""
+    given = np.asarray(x, dtype=np.float64)
+    largest = np.abs(given).max(axis=0)
+    usable = np.isfinite(largest)
+    given, largest = np.where(usable, given, 0.0), np.where(usable, largest, 0.0)
+    product = multiply(a, given)
+    sizes = multiply(a, np.ones((a.shape[1], 1)), absolute=True)
+    entries = np.minimum(_entries_a_row(a), _FIXED_COLUMNS)
+    share = (entries + 0.6) * (_FIXED_UNIT + 1) / (_FIXED_UNIT * (_FIXED_UNIT - entries))
+    blocks = -(-a.shape[1] // 64)
+    zeroed = np.where(largest < _FIXED_UNIT * _FIXED_TINY, sizes * largest, 0.0)
+    zeroed = zeroed + np.minimum(sizes, blocks * _FIXED_UNIT * _FIXED_TINY) * largest
+    error = share * sizes * largest + zeroed
+    magnitude, terms = sizes * largest + error, blocks
+    if bias is not None:
+        product, magnitude, terms = product + bias, magnitude + np.abs(bias), terms + 1
+    product[:, ~usable] = np.nan
+    return product, error + (terms + 3) * (u * magnitude + _HALF_SUBNORMAL)
 
 
 def _rounded_sum(

@@ -34,6 +34,7 @@ _ROWS = 4096  # tokens of calibration, enough for X^T X and the errors
 _LEAST = 1e-7
 # No layer counts as less sensitive than this share of the median: one sample of lines may flatter it.
 _LEAST_SHARE = 0.1
+_LARGEST_CODE = {"int8": 127, "int16": 32767}
 
 
 @dataclass(frozen=True)
@@ -203,14 +204,14 @@ def _rounding(values: Values, name: str, weight: torch.Tensor, x: torch.Tensor, 
     """Squared relative error of a layer's output when its weights, and perhaps x, are rounded."""
     import torch
 
-    if values.dtype == "float32":
+    if values.dtype == values.x_dtype == "float32":
         return 0.0
     stored = values.store(np.ascontiguousarray(weight.numpy()), "dense", name=name)
     seen = x
     if values.x_dtype == "bfloat16":
         seen = x.bfloat16().float()
-    elif values.x_dtype == "int8":
-        scale = x.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+    elif values.x_dtype in _LARGEST_CODE:
+        scale = x.abs().amax(1, keepdim=True).clamp_min(1e-12) / _LARGEST_CODE[values.x_dtype]
         seen = torch.round(x / scale) * scale
     return _error(seen @ torch.from_numpy(stored.to_dense()).T, y)
 

@@ -364,8 +364,9 @@ def ladder(settings: Settings) -> list[Values]:
     if settings.values is not None and settings.values not in {dtype for dtype, _ in VALUES}:
         wanted += [(settings.values, x) for x in (("float32", "int8") if settings.values in INTEGERS else ("float32",))]
     for dtype, x_dtype in wanted:
-        asked = settings.values in (None, dtype) and X_DTYPES.index(x_dtype) <= X_DTYPES.index(coarsest)
-        if asked or dtype == "float32":
+        if X_DTYPES.index(x_dtype) > X_DTYPES.index(coarsest):
+            continue
+        if settings.values in (None, dtype) or dtype == "float32":
             group = settings.group if dtype in INTEGERS else None
             found.append(Values.of(dtype, group, x_dtype, kind="encoder"))
     return found

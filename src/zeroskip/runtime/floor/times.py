@@ -28,6 +28,7 @@ Kind = tuple[tuple[int, int], int]
 PRUNE: tuple[float | str, ...] = (0.4, 0.5, 0.6, 0.7, 0.8, "8:16", "4:16")
 VALUES = (
     ("float32", "float32"),
+    ("float32", "int16"),
     ("bfloat16", "float32"),
     ("bfloat16", "bfloat16"),
     ("int8", "float32"),

@@ -1,0 +1,5 @@
+#if defined(__AVX2__)
+#include "fixed.inl"
+
+ZS_FIXED(avx2)
+#endif

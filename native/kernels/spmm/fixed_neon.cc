@@ -1,0 +1,5 @@
+#if defined(__aarch64__)
+#include "fixed.inl"
+
+ZS_FIXED(neon)
+#endif

@@ -1,0 +1,4 @@
+#define ZS_VECTOR_BYTES 16
+#include "fixed.inl"
+
+ZS_FIXED(scalar)
