@@ -1,6 +1,7 @@
 """How an encoder's speed grows with the number of threads.
 
-    python benchmarks/encoder_scaling.py [--threads 1 2] [--sparsity 0 0.6] [--shape minilm|base] [--json]
+    python benchmarks/encoder_scaling.py [--threads 1 2] [--sparsity 0 0.6] [--shape minilm|base]
+                                         [--activations int16] [--json]
 
 A BERT with random weights in the shape of all-MiniLM-L6-v2 or of BERT-base, pruned at random: how a model was pruned,
 and what its weights are, does not change its speed. Sequences have the lengths of paragraphs (log-normal with a median
@@ -43,6 +44,7 @@ def main() -> None:
     options_of.add_argument("--sequences", type=int, default=200)
     options_of.add_argument("--rounds", type=int, default=5)
     options_of.add_argument("--budget", type=float, default=20.0, help="seconds to compile for one number of threads")
+    options_of.add_argument("--activations", help="what x may be rounded to, as in `zeroskip compile`")
     options_of.add_argument("--json", action="store_true")
     options = options_of.parse_args()
     dense = random_bert(options.shape)
@@ -50,7 +52,8 @@ def main() -> None:
     rows = []
     for sparsity in options.sparsity:
         pruned = pruned_copy(dense, method="random", sparsity=sparsity) if sparsity else dense
-        passes = {threads: zeroskip_pass(pruned, ids, threads, options.budget) for threads in options.threads}
+        how = {"budget_s": options.budget, "activations": options.activations}
+        passes = {threads: zeroskip_pass(pruned, ids, threads, how) for threads in options.threads}
         others = {threads: torch_pass(dense.model, ids, threads) for threads in options.threads}
         rows += measure(passes, others, options.rounds, sparsity, len(ids))
     found = {"machine": machine.describe(max(options.threads)), "shape": options.shape, "rows": rows}
@@ -78,9 +81,11 @@ def sequences(count: int) -> list[np.ndarray[Any, Any]]:
     return [rng.integers(0, VOCABULARY, length).astype(np.int32) for length in lengths]
 
 
-def zeroskip_pass(model: models.LoadedModel, ids: Sequence[Any], threads: int, budget_s: float) -> Callable[[], None]:
+def zeroskip_pass(
+    model: models.LoadedModel, ids: Sequence[Any], threads: int, how: dict[str, Any]
+) -> Callable[[], None]:
     """All sequences once, on so many threads."""
-    fast = zeroskip.compile(model, threads=threads, budget_s=budget_s, cache=False, progress=silent)
+    fast = zeroskip.compile(model, threads=threads, cache=False, progress=silent, **how)
     runs = [[ids[place] for place in batch] for batch in batches([item.size for item in ids], BATCH)]
 
     def run() -> None:

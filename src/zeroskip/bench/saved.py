@@ -72,16 +72,19 @@ def arithmetic(compiled: CompiledModel) -> str:
 
     A value type; `int8` where a kernel rounds x to 8 bits. Other kernels of codes take what they mean, in a decoder
     rounded once more to float16; rough int4 weights leave twice float16's difference (SmolLM2), so bfloat16's limit.
+    Fixed point of 16 bits rounds products more coarsely than float16 does values, so it has that limit, too.
     """
-    if any(rounds_x_to(choice.kernel) == "int8" for layer in compiled.plan for choice in layer.choices):
+    rounding = {rounds_x_to(choice.kernel) for layer in compiled.plan for choice in layer.choices}
+    if "int8" in rounding:
         return "int8"
-    return "bfloat16" if compiled.values in INTEGERS else compiled.values
+    return "bfloat16" if "int16" in rounding or compiled.values in INTEGERS else compiled.values
 
 
 def what(compiled: CompiledModel) -> str:
     """What a check compares, for the page."""
     rounded = f", rounded to {compiled.values}" if compiled.values in INTEGERS else ""
-    x = "; the compiled one rounds x to 8 bits, too" if arithmetic(compiled) == "int8" else ""
+    rounding = {rounds_x_to(choice.kernel) for layer in compiled.plan for choice in layer.choices}
+    x = "".join(f"; the compiled one rounds x to {n} bits, too" for n in (8, 16) if f"int{n}" in rounding)
     return f"compiled against torch, same pruned weights{rounded}{x}"
 
 

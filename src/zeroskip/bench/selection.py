@@ -34,7 +34,9 @@ def _wanted(name: str, known: Sequence[Kernel], dtype: str) -> list[Kernel]:
     if name == "all":
         return own
     if name == "auto":
-        return newest(kernel for kernel in own if kernel.why_not() is None)
+        usable = [kernel for kernel in own if kernel.why_not() is None]
+        # Fixed point takes part where it is named: beside it float32 would never be the best.
+        return newest(kernel for kernel in usable if rounds_x_to(kernel) != "int16")
     hits = [kernel for kernel in known if fnmatchcase(kernel.name, name)]
     if not hits:
         near = get_close_matches(name, sorted(kernel.name for kernel in known), 5, 0.0)

@@ -11,6 +11,7 @@ from .._errors import ZeroskipError
 
 DTYPES = ("float32", "bfloat16", "float16")
 INTEGERS = ("int8", "int4")
+ACTIVATIONS = ("int8", "bfloat16", "int16", "float32")
 
 
 class Help(argparse.RawDescriptionHelpFormatter):

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from ._console import Console, UsageError
-from ._options import DTYPES, INTEGERS, add_threads, names, not_negative, open_fraction, positives
+from ._options import ACTIVATIONS, DTYPES, INTEGERS, add_threads, names, not_negative, open_fraction, positives
 
 GROUPS = (0, 32, 64, 128)
 
@@ -51,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--activations",
-        choices=("int8", "bfloat16", "int16", "float32"),
-        help="what kernels may round x to: int8 for weights of int8 and int4 (there the default), bfloat16 for bfloat16, "
-        "int16 for any (fixed point, the fastest sparse kernels), float32: as it is (the default)",
+        choices=ACTIVATIONS,
+        help="what kernels may round x to: int8 for weights of int8 and int4 (there the default), bfloat16 for "
+        "bfloat16, int16 for any (fixed point, the fastest sparse kernels), float32: as it is (the default)",
     )
     how.add_argument(
         "--batch-sizes", type=positives, metavar="N,...", help="tokens at a time to measure for (1,16,256)"

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ._console import Console, UsageError
-from ._options import DTYPES, INTEGERS, add_seed, add_threads, fraction, method, pattern
+from ._options import ACTIVATIONS, DTYPES, INTEGERS, add_seed, add_threads, fraction, method, pattern
 
 EPILOG = """\
 examples:
   zeroskip demo                                              all-MiniLM-L6-v2 at 60 %, about three minutes on two cores
   zeroskip demo --model smollm2                              a language model, SmolLM2-135M-Instruct at 50 %
+  zeroskip demo --activations int16                          sparse products in fixed point: faster still
   zeroskip demo --pattern 8:16 --values int8                 weights and activations of 8 bits in an N:M pattern
   zeroskip demo --model ./my-model --sparsity 0.7 --text my-texts.txt -o my-demo
   zeroskip demo --quick --json > demo.json                   a first look, rough figures
@@ -40,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--values",
         choices=(*DTYPES, *INTEGERS),
         help="type of the compiled weights (float32 for encoders, float16 for decoders)",
+    )
+    model.add_argument(
+        "--activations", choices=ACTIVATIONS, help="what kernels may round x to, as in `zeroskip compile`"
     )
     texts = parser.add_argument_group("texts")
     texts.add_argument(
@@ -68,6 +72,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         method=args.method,
         pattern=args.pattern,
         values=args.values,
+        activations=args.activations,
         calibration=args.calibration,
         text=args.text,
         threads=args.threads,

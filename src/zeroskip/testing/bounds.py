@@ -50,14 +50,14 @@ A column of x with a NaN or an infinity has no scale: all its results are NaN, a
 **Kernels in fixed point** (`x_dtype="int16"`) have x as codes q = rint(x / sx) with sx = m / 32767, and the n weights
 that a row stores in a block of at most 256 columns as w' = rint(w / sw) with sw = L / (32767 - n), L the sum of their
 magnitudes. A product is (q w' + 2^14) >> 15: off by half a unit of 32768 sw sx at most. Rounding a weight costs sw / 2
-times |x| <= m, so another half for each; rounding x costs sx (1/2 + 640 u 32767/127) L, half a unit and a little. All in
-all a block is off by
+times |x| <= m, so another half for each; rounding x costs sx (1/2 + 640 u 32767/127) L, half a unit and a little. All
+in all a block is off by
 
     (n + 0.6) 32768 sw sx = (n + 0.6) 32768 / (32767 (32767 - n)) L m,
 
-where n <= min(256, nnz_row), and the L of a row's blocks add to its sum of |A|. The sums of the blocks, and a bias, are t
-terms in float32, scaled twice: (t + 3) u of their magnitude, as for integers. Where sw or sx would be below 2^-110 the
-weights of the block, or the column, count as zero. A column with a NaN or an infinity gives NaN everywhere.
+where n <= min(256, nnz_row), and the L of a row's blocks add to its sum of |A|. The sums of the blocks, and a bias, are
+t terms in float32, scaled twice: (t + 3) u of their magnitude, as for integers. Where sw or sx would be below 2^-110
+the weights of the block, or the column, count as zero. A column with a NaN or an infinity gives NaN everywhere.
 
 **Kernels in bfloat16** (`x_dtype="bfloat16"`) round x to 8 significant bits, to nearest, ties to even: r = x (1 + d)
 with |d| <= v = 2^-8. An x that would become infinite stays as it is, and so do infinities and NaN. Products of two
@@ -236,9 +236,7 @@ def _integer_sum(
     return product, error + (terms + more) * u * magnitude + subnormal
 
 
-def _fixed_sum(
-    a: SparseMatrix, x: Any, bias: Float64 | None, u: float, multiply: Product
-) -> tuple[Float64, Float64]:
+def _fixed_sum(a: SparseMatrix, x: Any, bias: Float64 | None, u: float, multiply: Product) -> tuple[Float64, Float64]:
     """A @ x + bias in float64, and the error of a kernel in fixed point."""
     given = np.asarray(x, dtype=np.float64)
     largest = np.abs(given).max(axis=0)

@@ -40,7 +40,8 @@ class DemoSettings:
         model: A short name, folder, hub id or GGUF file.
         out: Folder for the pruned and the compiled model, the page and the results.
         sparsity: None for 0.6 (encoders) or 0.5 (decoders).
-        values: Value type of the compiled weights; None for what `compile` takes by default.
+        values, activations: Value type of the compiled weights, and what x may be rounded to; None for what `compile`
+            takes by default.
         calibration, text: Files or known names; None for the documentation inside this Python.
         quick: Fewer texts and rounds: for a first look, not for figures to report.
         command: What was typed, for the page.
@@ -52,6 +53,7 @@ class DemoSettings:
     method: str = "sparsegpt"
     pattern: str = "unstructured"
     values: str | None = None
+    activations: str | None = None
     calibration: str | None = None
     text: str | None = None
     threads: int | None = None
@@ -220,7 +222,9 @@ def compiled_model(
     loaded: LoadedModel, settings: DemoSettings, *, budget_s: float, progress: Progress
 ) -> CompiledModel:
     """Compile a model of a known family."""
-    made = runtime.compile(loaded, values=settings.values, budget_s=budget_s, progress=progress)
+    made = runtime.compile(
+        loaded, values=settings.values, activations=settings.activations, budget_s=budget_s, progress=progress
+    )
     if not isinstance(made, CompiledModel):
         raise InvalidArgument(f"demo: {loaded.name} is of no known family; use prune and compile instead.")
     return made
