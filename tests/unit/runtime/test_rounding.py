@@ -15,6 +15,7 @@ from zeroskip.runtime.values import Values, check_values
 
 TILES = SimpleNamespace(name="spmm_bitmask_bf16_amx", format="bitmask", dtype="bfloat16", x_dtype="bfloat16")
 PLAIN = SimpleNamespace(name="spmm_bitmask_bf16_avx512", format="bitmask", dtype="bfloat16", x_dtype="float32")
+FIXED = SimpleNamespace(name="spmm_csr_f32_i16acc_avx2", format="csr", dtype="float32", x_dtype="int16")
 CODES = SimpleNamespace(name="spmm_dense_i8_i32acc_avx2", format="dense", dtype="int8", x_dtype="int8")
 
 
@@ -23,15 +24,17 @@ CODES = SimpleNamespace(name="spmm_dense_i8_i32acc_avx2", format="dense", dtype=
     [
         ("bfloat16", None, {PLAIN.name}),
         ("bfloat16", "float32", {PLAIN.name}),
-        ("bfloat16", "bfloat16", {PLAIN.name, TILES.name}),
-        ("int8", "int8", {PLAIN.name, TILES.name, CODES.name}),
+        ("bfloat16", "bfloat16", {PLAIN.name, FIXED.name, TILES.name}),
+        ("float32", None, {PLAIN.name}),
+        ("float32", "int16", {PLAIN.name, FIXED.name}),
+        ("int8", "int8", {PLAIN.name, FIXED.name, TILES.name, CODES.name}),
         ("int8", "float32", {PLAIN.name}),
     ],
 )
 def test_kernels_round_x_no_coarser_than_they_may(dtype, activations, allowed):
     values = Values.of(dtype, None, activations, kind="encoder")
     matrix = Bitmask.from_dense(np.eye(4, dtype=np.float32))
-    assert {k.name for k in (TILES, PLAIN, CODES) if values.allow(k, matrix, None)} == allowed
+    assert {k.name for k in (TILES, PLAIN, FIXED, CODES) if values.allow(k, matrix, None)} == allowed
 
 
 def test_a_tied_head_may_do_what_the_layers_may():
@@ -50,12 +53,13 @@ def test_bfloat16_is_for_weights_in_bfloat16(dtype):
 def test_the_plan_and_the_report_say_it():
     choices = tuple(
         Choice(n, kernel, 1e-3, None, None, "fast")
-        for n, kernel in ((1, PLAIN.name), (64, TILES.name), (256, CODES.name))
+        for n, kernel in ((1, PLAIN.name), (16, FIXED.name), (64, TILES.name), (256, CODES.name))
     )
     layer = LayerPlan("x", (4, 4), 0.5, "bitmask", "bfloat16", 10, choices)
-    assert [choice["activations"] for choice in layer.as_json()["choices"]] == ["float32", "bfloat16", "int8"]
+    assert [choice["activations"] for choice in layer.as_json()["choices"]] == ["float32", "int16", "bfloat16", "int8"]
     assert [note.split(";")[0] for note in precision([layer])] == [
         "1 of 1 linear layers round their input to 8 bits, with a scale a token",
+        "1 of 1 linear layers round their input to 16 bits, with a scale a token",
         "1 of 1 linear layers round their input to bfloat16",
     ]
     assert precision([LayerPlan("x", (4, 4), 0.5, "bitmask", "bfloat16", 10, choices[:1])]) == []
