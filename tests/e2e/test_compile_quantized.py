@@ -147,6 +147,22 @@ def test_every_pattern_runs_as_codes_with_x_as_it_is(tmp_path, monkeypatch, form
     torch.testing.assert_close(again(IDS)[0], fast(IDS)[0], rtol=0, atol=0)
 
 
+def test_fixed_point_runs_a_model_and_the_report_says_so(tmp_path, monkeypatch):
+    wanted = "spmm_csr_f32_i16acc_"
+    prefer(monkeypatch, wanted)
+    model = patterned(small.bert(hidden_size=64, intermediate_size=128))
+    exact = expected(model)
+    fast = zeroskip.compile(model, activations="int16", **OPTIONS)
+    assert {name for layer in fast.plan for name in layer.kernels if not name.startswith(wanted)} == set()
+    assert "16 bits, with a scale a token" in fast.report()
+    torch.testing.assert_close(fast(IDS)[0], exact, rtol=1e-2, atol=1e-3)
+    assert (fast(IDS)[0] - exact).abs().max() > 1e-5, "nothing was rounded"
+    fast.save(tmp_path / "m")
+    again = zeroskip.load(tmp_path / "m")
+    assert again.notes == ()
+    torch.testing.assert_close(again(IDS)[0], fast(IDS)[0], rtol=0, atol=0)
+
+
 @ONE_LANE
 @pytest.mark.parametrize("form", ["csr", "bitmask"])
 def test_other_patterns_have_one_packing_for_a_token_and_one_for_many(tmp_path, monkeypatch, form):

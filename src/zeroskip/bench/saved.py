@@ -74,17 +74,22 @@ def arithmetic(compiled: CompiledModel) -> str:
     rounded once more to float16; rough int4 weights leave twice float16's difference (SmolLM2), so bfloat16's limit.
     Fixed point of 16 bits rounds products more coarsely than float16 does values, so it has that limit, too.
     """
-    rounding = {rounds_x_to(choice.kernel) for layer in compiled.plan for choice in layer.choices}
-    if "int8" in rounding:
+    bits = rounded_bits(compiled)
+    if 8 in bits:
         return "int8"
-    return "bfloat16" if "int16" in rounding or compiled.values in INTEGERS else compiled.values
+    return "bfloat16" if bits or compiled.values in INTEGERS else compiled.values
+
+
+def rounded_bits(compiled: CompiledModel) -> list[int]:
+    """The bits that kernels of a model round x to with a scale a token: of 8 and 16."""
+    found = {rounds_x_to(choice.kernel) for layer in compiled.plan for choice in layer.choices}
+    return [bits for bits in (8, 16) if f"int{bits}" in found]
 
 
 def what(compiled: CompiledModel) -> str:
     """What a check compares, for the page."""
     rounded = f", rounded to {compiled.values}" if compiled.values in INTEGERS else ""
-    rounding = {rounds_x_to(choice.kernel) for layer in compiled.plan for choice in layer.choices}
-    x = "".join(f"; the compiled one rounds x to {n} bits, too" for n in (8, 16) if f"int{n}" in rounding)
+    x = "".join(f"; the compiled one rounds x to {bits} bits, too" for bits in rounded_bits(compiled))
     return f"compiled against torch, same pruned weights{rounded}{x}"
 
 

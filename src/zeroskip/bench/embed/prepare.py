@@ -190,6 +190,7 @@ def _compiled(found: Ground, path: Path) -> Entry:
     np.save(expected, vectors)
     weights = sum(layer.shape[0] * layer.shape[1] for layer in model.plan)
     zeros = sum(layer.sparsity * layer.shape[0] * layer.shape[1] for layer in model.plan)
+    how = f"compiled, {model.values} values" + "".join(f", x in {bits} bits" for bits in saved.rounded_bits(model))
     return Entry(
         key=f"zeroskip:{name}",
         label=f"zeroskip, {name}",
@@ -198,7 +199,7 @@ def _compiled(found: Ground, path: Path) -> Entry:
         values=model.values,
         model=name,
         sparsity=zeros / weights if weights else None,
-        variants=(variant(f"compiled, {model.values} values", {"folder": str(path.resolve())}, [path.resolve()]),),
+        variants=(variant(how, {"folder": str(path.resolve())}, [path.resolve()]),),
         expected=str(expected),
         limit=saved.SAME_COSINE[saved.arithmetic(model)],
     )
