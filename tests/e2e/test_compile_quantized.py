@@ -155,7 +155,7 @@ def test_fixed_point_runs_a_model_and_the_report_says_so(tmp_path, monkeypatch):
     fast = zeroskip.compile(model, activations="int16", **OPTIONS)
     assert {name for layer in fast.plan for name in layer.kernels if not name.startswith(wanted)} == set()
     assert "16 bits, with a scale a token" in fast.report()
-    torch.testing.assert_close(fast(IDS)[0], exact, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(fast(IDS)[0], exact, rtol=1e-2, atol=1e-2)
     assert (fast(IDS)[0] - exact).abs().max() > 1e-5, "nothing was rounded"
     fast.save(tmp_path / "m")
     again = zeroskip.load(tmp_path / "m")

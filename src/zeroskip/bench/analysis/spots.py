@@ -324,8 +324,12 @@ def anchor_name() -> str:
 
 
 def kernels_of(form: Form, dtype: str) -> list[Kernel]:
-    """Our kernels of a format and value type, of the newest instruction set here that has one."""
-    return [kernel for kernel in native_kernels() if kernel.format == form.format and kernel.dtype == dtype]
+    """Our kernels of a format and value type, of the newest instruction set here that has one.
+
+    Those in fixed point are left out: they need `--activations int16`, and would stand for both.
+    """
+    fitting = [kernel for kernel in native_kernels() if kernel.format == form.format and kernel.dtype == dtype]
+    return [kernel for kernel in fitting if rounds_x_to(kernel) != "int16"]
 
 
 def import_libraries() -> None:
