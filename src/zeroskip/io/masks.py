@@ -162,8 +162,7 @@ def _made(one: MaskFile) -> tuple[bytes, Json]:
     """The bytes of a file, and its entry of the index."""
     rule_of: Rule | None = None
     if one.suffix == "json":
-        ruled = registry.get(one.kind).ruled
-        rule_of = rule(one.kind, one.length, one.length, sparsity=one.sparsity) if ruled else None
+        rule_of = _rule_for(one)
         nnz = (
             registry.get(one.kind).entries(one.length, one.length, sparsity=one.sparsity)
             if rule_of is None
@@ -186,6 +185,14 @@ def _made(one: MaskFile) -> tuple[bytes, Json]:
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     return content, entry
+
+
+def _rule_for(one: MaskFile) -> Rule | None:
+    """The rule of a mask that can be made; None for a kind that draws."""
+    try:
+        return rule(one.kind, one.length, one.length, sparsity=one.sparsity)
+    except InvalidArgument:
+        return None
 
 
 def _check_place(root: Path, one: MaskFile, entry: Json | None) -> None:

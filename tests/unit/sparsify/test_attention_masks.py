@@ -237,17 +237,30 @@ rules = st.builds(
 )
 
 
-@given(rule=rules, queries=st.integers(1, 40), keys=st.integers(1, 40))
-def test_a_rule_contains_exactly_the_entries_of_its_mask(rule: Rule, queries: int, keys: int) -> None:
+@given(rule=rules, queries=st.integers(1, 40), more=st.integers(0, 30))
+def test_a_rule_contains_exactly_the_entries_of_its_mask(rule: Rule, queries: int, more: int) -> None:
+    keys = queries + more
     mask = attention.rule_mask(rule, queries, keys)
     assert isinstance(mask, CSR)
     assert np.array_equal(kept(mask), dense(rule, queries, keys))
     assert mask.nnz == dense(rule, queries, keys).sum()
 
 
-@given(rule=rules, queries=st.integers(1, 150), keys=st.integers(1, 150))
-def test_a_rule_is_described_as_its_mask(rule: Rule, queries: int, keys: int) -> None:
+@given(rule=rules, queries=st.integers(1, 150), more=st.integers(0, 100))
+def test_a_rule_is_described_as_its_mask(rule: Rule, queries: int, more: int) -> None:
+    keys = queries + more
     assert attention.describe(rule, queries, keys) == attention.describe(attention.rule_mask(rule, queries, keys))
+
+
+def test_a_rule_wants_a_key_for_each_query() -> None:
+    for call in (
+        lambda: attention.rule_mask(Rule(window=1), 5, 4),
+        lambda: attention.describe(Rule(window=1), 5, 4),
+        lambda: attention.make("bigbird", 5, 4),
+        lambda: attention.recall(Rule(window=1), np.ones((5, 2)), np.ones((4, 2))),
+    ):
+        with pytest.raises(InvalidArgument, match="there are 5 queries and 4 keys"):
+            call()
 
 
 @pytest.mark.parametrize("kind", RULED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..._errors import InvalidArgument
 from ...formats import SparseMatrix
@@ -85,20 +86,23 @@ def _rule_blocks(rule: Rule, grid: Grid, block: int) -> tuple[int, int]:
         low, high = first - (across + widths - 1), last - across  # distances, query less key: all between occur
         if rule.causal:
             low = np.maximum(low, 0)
-        shared = (across < rule.global_tokens) | ((last >= 0) & (first < rule.global_tokens))
         near_low = low if rule.window is None else np.maximum(low, -rule.window)
         near_high = high if rule.window is None else np.minimum(high, rule.window)
-        met = near_high - (near_high % rule.dilation) >= near_low  # a multiple of the dilation lies between
-        met = np.where(shared, (low <= high) & _global_meets(rule, first, across, last), False) | met
+        # A multiple of the dilation lies between.
+        met = (near_high - near_high % rule.dilation >= near_low) & rule.windowed
+        met |= _global_meets(rule, first, last, across)
         blocks += int(met.sum())
         places += int(widths[met].sum()) * int(end - start)
     return blocks, places
 
 
-def _global_meets(rule: Rule, first: int, across: Int64, last: int) -> Int64:
-    """Whether global tokens reach a block: causal, the last query must see its first key, or a global one it."""
-    if not rule.causal:
-        return np.ones(across.shape, dtype=bool)
-    by_key = (across < rule.global_tokens) & (across <= last)
-    by_query = across <= min(last, rule.global_tokens - 1)
-    return by_key | by_query
+def _global_meets(rule: Rule, first: int, last: int, across: Int64) -> npt.NDArray[np.bool_]:
+    """Whether global tokens reach a block: global keys that the last query may see, or global queries that see it."""
+    end = min(last, rule.global_tokens - 1)  # the last global query among these
+    by_key = across < rule.global_tokens
+    by_query = np.full(across.shape, first <= end)
+    if rule.causal:
+        by_key &= across <= last
+        by_query &= across <= end
+    found: npt.NDArray[np.bool_] = by_key | by_query
+    return found

@@ -10,6 +10,7 @@ from ..._registry import Registry
 from ...formats import BSR
 from ...ops.rules import Rule
 from ._grid import Grid, Mask
+from ._rules import Family, family_entries
 
 
 class MaskMethod(ABC):
@@ -39,15 +40,13 @@ class MaskMethod(ABC):
     ) -> Mask:
         """CSR of ones, or BSR where `block` is more than 1."""
 
+    @abstractmethod
     def entries(self, queries: int, keys: int, *, sparsity: float, causal: bool = False, block: int = 1) -> int:
         """How many entries (blocks) `make` would give, without making them.
 
         Raises:
             InvalidArgument: If this kind cannot have so many or so few; as `make`.
         """
-        grid = Grid.of(f"{self.name} mask", queries, keys, block)
-        self.rule(grid.rows, grid.cols, sparsity=sparsity, causal=causal)
-        return grid.target(sparsity)
 
     def rule(self, queries: int, keys: int, *, sparsity: float | None = None, causal: bool = False) -> Rule:
         """The mask in a few numbers; of a sparsity, the largest that has no more entries than it leaves.
@@ -56,6 +55,21 @@ class MaskMethod(ABC):
             InvalidArgument: If this kind is no rule.
         """
         raise InvalidArgument(f"{self.name} mask: it follows from no rule; use make, or one of: {', '.join(ruled())}.")
+
+
+class Growing(MaskMethod):
+    """A kind whose masks are rules that grow with one number, and for a sparsity what lies between two of them."""
+
+    ruled = True
+
+    @abstractmethod
+    def family(self, grid: Grid, causal: bool) -> Family:
+        """The rules with the other numbers at their defaults."""
+
+    def entries(self, queries: int, keys: int, *, sparsity: float, causal: bool = False, block: int = 1) -> int:
+        """See `MaskMethod`."""
+        grid = Grid.of(f"{self.name} mask", queries, keys, block)
+        return family_entries(self.family(grid, causal), grid, sparsity)
 
 
 class Selector(ABC):

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from ..._errors import InvalidArgument, ShapeError
 from ...formats import SparseMatrix
 from ...ops.rules import Rule
-from ._grid import Int64
+from ._grid import Grid, Int64
 from ._inputs import Float32, Kept, check_inputs, scores, softmax
+from ._rules import check_positions
 
 _ROWS = 256  # scores are made for so many queries at a time
 
@@ -39,7 +40,9 @@ def recall(
     if len(masks) != heads:
         raise InvalidArgument(f"recall: mask holds {len(masks)} masks but q has {heads} heads; pass one for each head.")
     for one in masks:
-        if not isinstance(one, Rule) and one.shape != (n, m):
+        if isinstance(one, Rule):
+            check_positions(Grid("recall", n, m, 1))
+        elif one.shape != (n, m):
             raise ShapeError(f"recall: mask has shape {one.shape} but q and k make it {(n, m)}; pass one that fits.")
     found = np.array(
         [_recall(masks[head], inputs.q[head], inputs.k[inputs.key_head(head)], causal) for head in range(heads)]

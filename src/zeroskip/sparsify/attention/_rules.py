@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..._errors import InvalidArgument
 from ...ops.rules import Rule
 from ._grid import Grid, Int64, Mask, Rows, added, draw, one_of, random_for
 
@@ -42,7 +43,7 @@ class Family:
 
 def reach(grid: Grid) -> int:
     """The largest distance between a query and a key."""
-    return max(grid.rows, grid.cols) - 1
+    return grid.cols - 1
 
 
 def rule_counts(rule: Rule, grid: Grid) -> Int64:
@@ -73,6 +74,16 @@ def rule_mask(rule: Rule, queries: int, keys: int) -> Mask:
     return grid.finish(rule_rows(rule, grid))
 
 
+def family_entries(family: Family, grid: Grid, sparsity: float) -> int:
+    """The entries that a sparsity leaves, if the family reaches them.
+
+    Raises:
+        InvalidArgument: If no member has so few or so many.
+    """
+    least, most = (int(rule_counts(family.rule(size), grid).sum()) for size in (0, family.most))
+    return grid.reached(sparsity, least, most, family.mend)
+
+
 def family_rule(family: Family, grid: Grid, size: int | None, sparsity: float | None, *, name: str) -> Rule:
     """The member that was asked for: number `size`, or the largest with no more entries than `sparsity` leaves.
 
@@ -83,7 +94,7 @@ def family_rule(family: Family, grid: Grid, size: int | None, sparsity: float | 
     if size is not None:
         return family.rule(size)
     assert sparsity is not None
-    return family.rule(_largest(family, grid, _reached(family, grid, sparsity)))
+    return family.rule(_largest(family, grid, family_entries(family, grid, sparsity)))
 
 
 def family_mask(family: Family, grid: Grid, size: int | None, sparsity: float | None, *, name: str, seed: int) -> Mask:
@@ -95,7 +106,7 @@ def family_mask(family: Family, grid: Grid, size: int | None, sparsity: float | 
     random = random_for(grid.where, seed)
     if size is not None or sparsity is None:
         return grid.finish(rule_rows(family_rule(family, grid, size, sparsity, name=name), grid))
-    return grid.finish(family_rows(family, grid, _reached(family, grid, sparsity), random))
+    return grid.finish(family_rows(family, grid, family_entries(family, grid, sparsity), random))
 
 
 def family_rows(family: Family, grid: Grid, wanted: int, random: np.random.Generator) -> Rows:
@@ -111,22 +122,31 @@ def family_rows(family: Family, grid: Grid, wanted: int, random: np.random.Gener
     return added(grid, found, rows[chosen], cols[chosen])
 
 
+def check_positions(grid: Grid) -> None:
+    """Refuse more queries than keys: a rule goes by the key that a query stands at.
+
+    Raises:
+        InvalidArgument: If the first queries stand at none.
+    """
+    if grid.rows > grid.cols:
+        raise InvalidArgument(
+            f"{grid.where}: there are {grid.rows} queries and {grid.cols} keys, but a rule goes by the key that each "
+            "query stands at; pass no more queries than keys, or use another kind of mask, such as random."
+        )
+
+
 def _runs(rule: Rule, grid: Grid) -> _Runs:
+    check_positions(grid)
     at, seen = grid.positions, grid.visible(rule.causal)
     shared = min(rule.global_tokens, grid.cols)
-    all_of_it = (at >= 0) & (at < rule.global_tokens)
+    all_of_it = at < rule.global_tokens
     head = np.where(all_of_it, seen, np.minimum(shared, seen))
     low = np.zeros_like(at) if rule.window is None else at - rule.window
     high = seen if rule.window is None else np.minimum(at + rule.window + 1, seen)
     low = np.maximum(low, shared)
     low += (at - low) % rule.dilation
-    tail = np.where(all_of_it, 0, np.maximum(-((low - high) // rule.dilation), 0))
+    tail = np.where(all_of_it | (not rule.windowed), 0, np.maximum(-((low - high) // rule.dilation), 0))
     return _Runs(np.stack([np.zeros_like(low), low], axis=1), np.stack([head, tail], axis=1), rule.dilation)
-
-
-def _reached(family: Family, grid: Grid, sparsity: float) -> int:
-    least, most = (int(rule_counts(family.rule(size), grid).sum()) for size in (0, family.most))
-    return grid.reached(sparsity, least, most, family.mend)
 
 
 def _largest(family: Family, grid: Grid, wanted: int) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ...ops.rules import Rule
 from ._grid import Grid, Mask, whole
-from ._method import MaskMethod, registry
+from ._method import Growing, registry
 from ._rules import Family, family_mask, family_rule, reach
 
 
-class Dilated(MaskMethod):
+class Dilated(Growing):
     """Keys at most `window` away whose distance is a multiple of `dilation`: a window with gaps, which sees further.
 
     For a sparsity the window grows by steps of `dilation`, as in `Window`; no more than about one in `dilation` entries
@@ -20,7 +20,6 @@ class Dilated(MaskMethod):
 
     name = "dilated"
     summary = "every so many keys within a window"
-    ruled = True
 
     def make(
         self,
@@ -53,6 +52,10 @@ class Dilated(MaskMethod):
         grid = Grid.of("dilated mask", queries, keys)
         family = _family(grid, dilation, causal)
         return family_rule(family, grid, _steps(grid, window, dilation), sparsity, name="window")
+
+    def family(self, grid: Grid, causal: bool) -> Family:
+        """See `Growing`."""
+        return _family(grid, 2, causal)
 
 
 def _family(grid: Grid, dilation: int, causal: bool) -> Family:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ...ops.rules import Rule
 from ._grid import Grid, Mask, whole
-from ._method import MaskMethod, registry
+from ._method import Growing, registry
 from ._rules import Family, family_mask, family_rule
 
 
-class GlobalTokens(MaskMethod):
+class GlobalTokens(Growing):
     """The first `global_tokens` keys are seen by all and the first queries see all; every query sees itself besides.
 
     For a sparsity the tokens grow in number; the entries that are still lacking are drawn from the row and the column
@@ -20,7 +20,6 @@ class GlobalTokens(MaskMethod):
 
     name = "global"
     summary = "the first tokens see all and are seen by all"
-    ruled = True
 
     def make(
         self,
@@ -50,6 +49,10 @@ class GlobalTokens(MaskMethod):
         """See `MaskMethod`; give `global_tokens` or `sparsity`."""
         grid = Grid.of("global mask", queries, keys)
         return family_rule(_family(grid, global_tokens, causal), grid, global_tokens, sparsity, name="global_tokens")
+
+    def family(self, grid: Grid, causal: bool) -> Family:
+        """See `Growing`."""
+        return _family(grid, None, causal)
 
 
 def _family(grid: Grid, global_tokens: int | None, causal: bool) -> Family:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ...ops.rules import Rule
 from ._grid import Grid, Mask, whole
-from ._method import MaskMethod, registry
+from ._method import Growing, registry
 from ._rules import Family, family_mask, family_rule, reach
 
 
-class Longformer(MaskMethod):
+class Longformer(Growing):
     """A window of `window` keys on both sides, with gaps if asked for, and `global_tokens` that see all and are seen.
 
     For a sparsity the window grows as in `Window`; the global tokens stay as many as they are.
@@ -19,7 +19,6 @@ class Longformer(MaskMethod):
 
     name = "longformer"
     summary = "a window and global tokens"
-    ruled = True
 
     def make(
         self,
@@ -54,6 +53,10 @@ class Longformer(MaskMethod):
         grid = Grid.of("longformer mask", queries, keys)
         family = _family(grid, global_tokens, dilation, causal)
         return family_rule(family, grid, _steps(grid, window, dilation), sparsity, name="window")
+
+    def family(self, grid: Grid, causal: bool) -> Family:
+        """See `Growing`."""
+        return _family(grid, 1, 1, causal)
 
 
 def _family(grid: Grid, global_tokens: int, dilation: int, causal: bool) -> Family:

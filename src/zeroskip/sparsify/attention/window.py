@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ...ops.rules import Rule
 from ._grid import Grid, Mask, whole
-from ._method import MaskMethod, registry
+from ._method import Growing, registry
 from ._rules import Family, family_mask, family_rule, reach
 
 
-class Window(MaskMethod):
+class Window(Growing):
     """Keys at most `window` away, on both sides (or, causal, before the query).
 
     For a sparsity the window grows until the next step would be too much; the entries that are still lacking are drawn
@@ -20,7 +20,6 @@ class Window(MaskMethod):
 
     name = "window"
     summary = "keys at most so far away"
-    ruled = True
 
     def make(
         self,
@@ -43,6 +42,10 @@ class Window(MaskMethod):
         """See `MaskMethod`; give `window` or `sparsity`."""
         grid = Grid.of("window mask", queries, keys)
         return family_rule(_family(grid, window, causal), grid, window, sparsity, name="window")
+
+    def family(self, grid: Grid, causal: bool) -> Family:
+        """See `Growing`."""
+        return _family(grid, None, causal)
 
 
 def _family(grid: Grid, window: int | None, causal: bool) -> Family:
