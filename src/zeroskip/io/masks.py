@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -211,9 +212,10 @@ def _is_there(root: Path, entry: Json | None) -> bool:
     if entry is None:
         return False
     try:
-        return hashlib.sha256((root / str(entry["file"])).read_bytes()).hexdigest() == entry["sha256"]
+        found = hashlib.sha256((root / str(entry["file"])).read_bytes()).hexdigest()
     except OSError:
         return False
+    return bool(found == entry["sha256"])
 
 
 def _check_same(path: Path, content: bytes) -> None:
@@ -252,12 +254,12 @@ def _listed(root: Path) -> dict[str, Json]:
         return {}
     index = _json(root / INDEX, _INDEX)
     masks = index.get("masks")
-    for entry in masks if isinstance(masks, list) else [None]:
+    entries: list[Any] = masks if isinstance(masks, list) else [None]
+    for entry in entries:
         good = isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in _FIELDS.items())
         if not good or Path(entry["file"]).name != entry["file"]:
             raise DamagedFile(f"{root / INDEX}: an entry lacks a field or has a wrong one; delete it, or the folder.")
-    assert isinstance(masks, list)
-    return {str(entry["file"]): entry for entry in masks}
+    return {str(entry["file"]): entry for entry in entries}
 
 
 def _rule_bytes(one: MaskFile, nnz: int, rule_of: Rule | None) -> bytes:
@@ -333,6 +335,23 @@ def _npz_bytes(mask: CSR) -> bytes:
     return file.getvalue()
 
 
+# What NumPy and zipfile raise for files that were cut, altered, or made to mislead.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    KeyError,
+    ValueError,
+    TypeError,
+    IndexError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+)
+
+
 def _npz(path: Path) -> CSR:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -353,13 +372,5 @@ def _npz(path: Path) -> CSR:
         raise
     except OSError as error:
         raise DamagedFile(f"{path}: it cannot be read ({error.strerror or error}); check the path.") from None
-    except (
-        ZeroskipError,
-        zipfile.BadZipFile,
-        KeyError,
-        ValueError,
-        IndexError,
-        EOFError,
-        NotImplementedError,
-    ) as error:
+    except (ZeroskipError, *_UNREADABLE) as error:
         raise DamagedFile(f"{path}: it is no CSR matrix of SciPy ({error}); save it again.") from None

@@ -50,4 +50,4 @@ class Rule:
         if self.windowed:
             near = (i - j) % self.dilation == 0
             found = found | (near if self.window is None else near & (np.abs(i - j) <= self.window))
-        return found & (j <= i) if self.causal else found
+        return np.asarray(found & (j <= i) if self.causal else found, dtype=np.bool_)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..._errors import InvalidArgument
 from ...formats import SparseMatrix
 from ...ops.rules import Rule
-from ._grid import Grid, Int64
+from ._grid import Grid, Int64, distinct
 from ._rules import rule_counts
 
 BLOCKS = (16, 32, 64)
@@ -61,7 +61,7 @@ def _blocks(rows: Int64, cols: Int64, shape: tuple[int, int]) -> dict[int, tuple
     down, right, size = rows, cols, 1
     for block in BLOCKS:  # each size divides the next one: the blocks of one are the entries of the other
         across = -(-shape[1] // block)
-        flat = np.unique((down // (block // size)) * across + right // (block // size))
+        flat = distinct((down // (block // size)) * across + right // (block // size))
         down, right, size = flat // across, flat % across, block
         high = np.minimum(shape[0] - down * block, block)
         wide = np.minimum(shape[1] - right * block, block)

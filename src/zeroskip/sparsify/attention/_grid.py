@@ -186,9 +186,15 @@ def draw(random: np.random.Generator, population: int, count: int) -> Int64:
     found = np.zeros(0, dtype=np.int64)
     while found.size < count:
         more = random.integers(0, population, size=(count - found.size) * 5 // 4 + 16)
-        found = np.unique(np.concatenate([found, more]))
+        found = distinct(np.concatenate([found, more]))
     # The set that was drawn has no order, so whichever of its numbers leave, the rest is a fair draw.
     return np.delete(found, random.choice(found.size, found.size - count, replace=False, shuffle=False))
+
+
+def distinct(numbers: Int64) -> Int64:
+    """The different ones of some numbers, in order: by sorting, since `np.unique` of NumPy 2.4 hashes: 80 times as slow."""
+    ordered = np.sort(numbers)
+    return ordered[np.diff(ordered, prepend=-1) != 0]
 
 
 def places_of(counts: Int64, ranks: Int64) -> tuple[Int64, Int64]:

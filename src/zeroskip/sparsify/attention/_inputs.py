@@ -26,7 +26,7 @@ class Inputs(NamedTuple):
 
     def key_head(self, head: int) -> int:
         """The key head that a query head reads."""
-        return head * self.k.shape[0] // self.q.shape[0]
+        return head * len(self.k) // len(self.q)
 
 
 def check_inputs(where: str, q: Any, k: Any) -> Inputs:

@@ -15,14 +15,14 @@ import numpy as np
 
 from ..._errors import InvalidArgument
 from ...ops.rules import Rule
-from ._grid import Grid, Int64, Mask, Rows, added, draw, one_of, random_for
+from ._grid import Grid, Int64, Mask, Rows, added, distinct, draw, one_of, random_for
 
 
 class _Runs(NamedTuple):
     """For each row two runs of columns, in order: (n, 2) each."""
 
     start: Int64
-    count: Int64
+    counts: Int64
     step: int
 
 
@@ -48,7 +48,7 @@ def reach(grid: Grid) -> int:
 
 def rule_counts(rule: Rule, grid: Grid) -> Int64:
     """The entries of each row."""
-    found: Int64 = _runs(rule, grid).count.sum(axis=1)
+    found: Int64 = _runs(rule, grid).counts.sum(axis=1)
     return found
 
 
@@ -177,5 +177,5 @@ def _between(inner: Rule, outer: Rule, grid: Grid) -> tuple[Int64, Int64]:
     inside = (i >= 0) & (i < grid.rows) & (j >= 0) & (j < grid.cols)
     i, j = i[inside], j[inside]
     new = outer.contains(i + at[0], j) & ~inner.contains(i + at[0], j)
-    flat = np.unique(i[new] * grid.cols + j[new])
+    flat = distinct(i[new] * grid.cols + j[new])
     return flat // grid.cols, flat % grid.cols

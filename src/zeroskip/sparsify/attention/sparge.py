@@ -72,7 +72,7 @@ def self_similarity(rows: Float32, block: int) -> Float32:
     A row of zeros has a cosine of 0 with every other.
     """
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    units = rows / np.where(length > 0, length, 1)
+    units = (rows / np.where(length > 0, length, 1)).astype(np.float32)
     found: Float32 = np.square(block_means(units, block)).sum(axis=1)
     return found
 

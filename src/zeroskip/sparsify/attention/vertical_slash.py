@@ -54,7 +54,8 @@ def _crossed(grid: Grid, q: Float32, k: Float32, vertical: int, slash: int, last
     columns = _best(weights.sum(axis=0), vertical)
     # Distances run from that of the first query and the last key, which is negative, to that of the last and the first.
     farthest = int(away.min())
-    along = np.bincount((away - farthest).ravel(), weights.ravel(), minlength=len(k) + count - 1)
+    summed = np.bincount((away - farthest).ravel(), weights.ravel(), minlength=len(k) + count - 1)
+    along = summed.astype(np.float64)
     preferred = np.argsort(np.abs(np.arange(along.size) + farthest), kind="stable")
     distances = preferred[_best(along[preferred], slash)] + farthest
     kept = own_blocks(grid)
