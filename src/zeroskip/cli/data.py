@@ -21,7 +21,7 @@ examples:
 
 MASKS_EPILOG = """\
 examples:
-  zeroskip data make masks                                  84 masks in the folder masks, 170 MB
+  zeroskip data make masks                                  84 masks in the folder masks, 146 MB
   zeroskip data make masks --kinds window,bigbird --lengths 512 --sparsity 0.9,0.95 -o few
   zeroskip data make masks --long 16384,65536 -o masks      and long ones by rule, a few hundred bytes each
   zeroskip data make masks --format npz -o npz              for scipy.sparse.load_npz

@@ -192,9 +192,13 @@ def draw(random: np.random.Generator, population: int, count: int) -> Int64:
 
 
 def distinct(numbers: Int64) -> Int64:
-    """The different ones of some numbers, in order: by sorting, since `np.unique` of NumPy 2.4 hashes: 80 times as slow."""
+    """The different ones of some numbers of at least 0, in order.
+
+    By sorting: `np.unique` of NumPy 2.4 hashes, and takes 3.9 s for two million numbers where this takes 0.05 s.
+    """
     ordered = np.sort(numbers)
-    return ordered[np.diff(ordered, prepend=-1) != 0]
+    found: Int64 = ordered[np.diff(ordered, prepend=-1) != 0]
+    return found
 
 
 def places_of(counts: Int64, ranks: Int64) -> tuple[Int64, Int64]:
