@@ -23,7 +23,7 @@ import numpy as np
 
 from .._errors import DamagedFile, InvalidArgument, ZeroskipError
 from ..formats import CSR
-from ..sparsify.attention import Mask, Rule, describe, make, registry, rule
+from ..sparsify.attention import Mask, Rule, make, registry, rule, rule_mask, rule_nnz
 from .folder import write_file
 from .smtx import LIMIT_BYTES, format_smtx, read_smtx
 
@@ -32,6 +32,9 @@ FORMATS = ("smtx", "npz")
 KINDS = ("random", "window", "global", "bigbird")
 LENGTHS = (512, 1024, 2048)
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+
+# A damaged number must not ask for all memory: counts are kept for every query.
+_LONGEST = 2**24
 
 _RULE, _INDEX = "mask rule", "masks"
 Json = dict[str, Any]
@@ -85,8 +88,6 @@ class StoredRule:
 
     def make(self) -> Mask:
         """The entries: of a kind that draws, from its sparsity and seed."""
-        from ..sparsify.attention import rule_mask
-
         if self.rule is not None:
             return rule_mask(self.rule, self.queries, self.keys)
         return make(self.kind, self.queries, self.keys, sparsity=self.sparsity, seed=self.seed)
@@ -167,7 +168,7 @@ def _made(one: MaskFile) -> tuple[bytes, Json]:
         nnz = (
             registry.get(one.kind).entries(one.length, one.length, sparsity=one.sparsity)
             if rule_of is None
-            else int(describe(rule_of, one.length, one.length)["nnz"])
+            else rule_nnz(rule_of, one.length, one.length)
         )
         content = _rule_bytes(one, nnz, rule_of)
     else:
@@ -283,6 +284,8 @@ def _stored_rule(path: Path) -> StoredRule:
         numbers = {name: found[name] for name in ("queries", "keys", "nnz", "seed")}
         if not all(type(value) is int for value in numbers.values()):
             raise TypeError("queries, keys, nnz and seed are whole numbers")
+        if not 1 <= max(numbers["queries"], numbers["keys"]) <= _LONGEST:
+            raise ValueError(f"it is {numbers['queries']} x {numbers['keys']}, masks have up to {_LONGEST} of each")
         given = found["rule"]
         kind = str(found["kind"])
         stored = StoredRule(
@@ -291,7 +294,7 @@ def _stored_rule(path: Path) -> StoredRule:
         if stored.rule is None:
             nnz = registry.get(kind).entries(stored.queries, stored.keys, sparsity=stored.sparsity)
         else:
-            nnz = int(describe(stored.rule, stored.queries, stored.keys)["nnz"])
+            nnz = rule_nnz(stored.rule, stored.queries, stored.keys)
     except (KeyError, TypeError, ValueError) as error:  # among them what zeroskip refuses
         raise DamagedFile(f"{path}: it is no rule of a mask ({error}); make it again.") from None
     if nnz != stored.nnz:

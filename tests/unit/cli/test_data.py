@@ -417,6 +417,7 @@ def test_an_npz_that_lacks_or_inflates_is_refused(tmp_path: Path, monkeypatch: p
         {"version": 2},
         {"queries": "10"},
         {"queries": 0},
+        {"queries": 10**15, "keys": 10**15},
         {"keys": True},
         {"nnz": 27},
         {"rule": {"window": -1}},

@@ -13,7 +13,7 @@ from ._describe import describe
 from ._grid import Grid, Mask
 from ._method import MaskMethod, Selector, registry, ruled, selectors
 from ._quality import recall
-from ._rules import rule_mask
+from ._rules import rule_mask, rule_nnz
 
 __all__ = [
     "Grid",
@@ -27,6 +27,7 @@ __all__ = [
     "registry",
     "rule",
     "rule_mask",
+    "rule_nnz",
     "ruled",
     "select",
     "selectors",

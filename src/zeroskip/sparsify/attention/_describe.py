@@ -78,11 +78,11 @@ def _rule_blocks(rule: Rule, grid: Grid, block: int) -> tuple[int, int]:
     at = grid.positions
     starts = np.arange(0, grid.rows, block)
     ends = np.minimum(starts + block, grid.rows)
-    across = np.arange(0, grid.cols, block)
-    widths = np.minimum(across + block, grid.cols) - across
     blocks = places = 0
     for start, end in zip(starts, ends, strict=True):
         first, last = int(at[start]), int(at[end - 1])
+        across = _near(rule, first, last, grid.cols, block)
+        widths = np.minimum(across + block, grid.cols) - across
         low, high = first - (across + widths - 1), last - across  # distances, query less key: all between occur
         if rule.causal:
             low = np.maximum(low, 0)
@@ -94,6 +94,17 @@ def _rule_blocks(rule: Rule, grid: Grid, block: int) -> tuple[int, int]:
         blocks += int(met.sum())
         places += int(widths[met].sum()) * int(end - start)
     return blocks, places
+
+
+def _near(rule: Rule, first: int, last: int, cols: int, block: int) -> Int64:
+    """The first keys of the blocks that a row of blocks may meet: with a window, these are few."""
+    if rule.window is None or first < rule.global_tokens:
+        return np.arange(0, cols, block, dtype=np.int64)
+    begin = max(first - rule.window, 0) // block * block
+    end = min(last + rule.window + 1, cols)
+    shared = min(-(-min(rule.global_tokens, cols) // block) * block, begin)
+    both = (np.arange(0, shared, block, dtype=np.int64), np.arange(begin, end, block, dtype=np.int64))
+    return np.concatenate(both)
 
 
 def _global_meets(rule: Rule, first: int, last: int, across: Int64) -> npt.NDArray[np.bool_]:

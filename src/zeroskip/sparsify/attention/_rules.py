@@ -52,6 +52,11 @@ def rule_counts(rule: Rule, grid: Grid) -> Int64:
     return found
 
 
+def rule_nnz(rule: Rule, queries: int, keys: int) -> int:
+    """How many entries a rule has."""
+    return int(rule_counts(rule, Grid.of("rule", queries, keys)).sum())
+
+
 def rule_rows(rule: Rule, grid: Grid) -> Rows:
     """The entries of a rule; takes memory for these alone."""
     start, count, step = _runs(rule, grid)
