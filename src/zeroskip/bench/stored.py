@@ -140,7 +140,7 @@ def _matrix_market(path: Path, random: np.random.Generator) -> CSR:
     places = body[:, :2]
     if entries and not ((places == np.rint(places)) & (places >= 1) & (places <= (rows, columns))).all():
         raise damaged(f"an entry lies outside of its {rows} rows and {columns} columns")
-    row, column = places.astype(np.int64).T - 1
+    row, column = np.ascontiguousarray(places.astype(np.int64).T) - 1
     with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused here
         values = drawn_values(random, entries) if pattern else body[:, 2].astype(np.float32)
     if not np.isfinite(values).all():

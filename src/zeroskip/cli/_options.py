@@ -146,6 +146,13 @@ def _method(text: str) -> str:
     return text
 
 
+def _mask_kind(text: str) -> str:
+    from ..sparsify.attention import registry
+
+    registry.get(text)
+    return text
+
+
 def _existing_file(text: str) -> Path:
     path = Path(text)
     if not path.is_file():
@@ -167,4 +174,5 @@ names = _typed("names", _list_of(str))
 pattern = _typed("pattern", _pattern)
 method = _typed("method", _method)
 duration = _typed("duration", _duration)
+mask_kinds = _typed("kinds", _list_of(_mask_kind))
 existing_file = _typed("file", _existing_file)

@@ -1,4 +1,4 @@
-"""Folders that are written whole or not at all."""
+"""Folders and files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -47,6 +47,33 @@ def write_folder(target: str | os.PathLike[str], fill: Callable[[Path], None], *
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    return goal
+
+
+def write_file(target: str | os.PathLike[str], content: bytes) -> Path:
+    """Write a temporary file beside `target`, flush it, and rename it into place.
+
+    An interruption leaves what was at `target` whole and no temporary file behind.
+
+    Raises:
+        ZeroskipError: If the disk is full or refuses.
+    """
+    goal = Path(target).expanduser().absolute()
+    work = goal.parent / f".{goal.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        with open(work, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(work, goal)
+    except OSError as error:
+        raise ZeroskipError(
+            f"write: {goal} cannot be written ({error.strerror or error}); free some space or choose another folder."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            work.unlink(missing_ok=True)
     return goal
 
 

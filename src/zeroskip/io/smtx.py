@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .._errors import DamagedFile
+from .._errors import DamagedFile, InvalidArgument
 
 Int64 = npt.NDArray[np.int64]
 
@@ -91,6 +92,37 @@ def parse_smtx(text: bytes, where: str) -> Structure:
         if line.text.strip():
             raise DamagedFile(f"{line.where}: there is more text behind the column indices; {_MEND}.")
     return Structure(shape, indptr, indices)
+
+
+def format_smtx(shape: tuple[int, int], indptr: npt.NDArray[Any], indices: npt.NDArray[Any]) -> bytes:
+    """The bytes of a `.smtx` file, laid out as in the collection: commas in the header, blanks below it.
+
+    Args:
+        shape: (M, K).
+        indptr: Row offsets, M + 1.
+        indices: Columns, increasing within each row.
+    Raises:
+        InvalidArgument: If readers would refuse it for its size.
+    """
+    nnz = int(indptr[-1])
+    if max(*shape, nnz) > _LARGEST:
+        raise InvalidArgument(
+            f"smtx: the matrix is {shape[0]} x {shape[1]} with {nnz} entries, such a file has at most {_LARGEST} of "
+            "each; write a rule, or a smaller matrix."
+        )
+    lines = (f"{shape[0]}, {shape[1]}, {nnz}".encode("ascii"), _digits(indptr), _digits(indices), b"")
+    text = b"\n".join(lines)
+    if len(text) > LIMIT_BYTES:
+        raise InvalidArgument(
+            f"smtx: the file would have {len(text)} bytes, more than the {LIMIT_BYTES} that are read; write a rule."
+        )
+    return text
+
+
+def _digits(numbers: npt.NDArray[Any]) -> bytes:
+    """Whole numbers with blanks between them; a million at a time, Python's own take a lot of memory."""
+    parts = (numbers[begin : begin + 2**20].tolist() for begin in range(0, numbers.size, 2**20))
+    return b" ".join(" ".join(map(str, part)).encode("ascii") for part in parts)
 
 
 def _sizes(line: _Line) -> tuple[tuple[int, int], int]:
