@@ -42,7 +42,7 @@ def sddmm(
         for start in range(0, rows.size, step):
             part = slice(start, start + step)
             found[..., part] = (left[..., rows[part], :] * right[..., cols[part], :]).sum(axis=-1)
-        return found * factor * values
+        return np.asarray(found * factor * values)
 
 
 def row_sums(pattern: SparseMatrix, values: Float64) -> Float64:

@@ -19,7 +19,7 @@ def bigbird(n: int, window: int, random: int, most: int) -> Mask:
     """A window, global rows and columns, and random entries: a mask (n, n)."""
     rng = np.random.default_rng(n)
     i = np.arange(n)
-    mask = np.abs(i[:, None] - i) <= window
+    mask: Mask = np.abs(i[:, None] - i) <= window
     mask[:most] = mask[:, :most] = True
     mask[np.repeat(i, random), rng.integers(0, n, n * random)] = True
     return mask

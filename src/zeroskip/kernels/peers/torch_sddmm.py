@@ -97,7 +97,7 @@ def csr_tensor(pattern: SparseMatrix) -> Any:
 
 
 def _exponents(scores: Float32, scale: float, bias: Float32 | None) -> Float32:
-    found = scores * np.float32(scale)
+    found: Float32 = scores * np.float32(scale)
     return found if bias is None else found + bias
 
 
