@@ -12,9 +12,9 @@ namespace {
 constexpr int64_t kPieceWork = 1 << 18;  // multiply-adds that are worth a task: about 10 us
 constexpr int64_t kPiecesAWorker = 8;
 constexpr int64_t kAloneWork = 1 << 18;
-constexpr int64_t kChunkBytes = 16 << 10;  // of B^T, half of L1
+constexpr int64_t kChunkBytes = 24 << 10;  // of B^T, most of L1
 constexpr int64_t kBlockRows = 64;
-constexpr int64_t kWorthChunk = 8;  // entries that a row should have in a chunk
+constexpr double kWorthDensity = 0.15;  // of entries, from which on chunks pay
 
 const SddmmMicro& micro_of([[maybe_unused]] Isa isa) {
 #if defined(__x86_64__)
@@ -46,8 +46,9 @@ struct Call {
     const int64_t row = std::max<int64_t>(1, args.depth * bytes);
     chunk = std::max<int64_t>(8, kChunkBytes / row);
     const double density = static_cast<double>(p.entries) / (static_cast<double>(p.rows) * static_cast<double>(p.cols));
-    chunked = p.cols > 2 * chunk && density * static_cast<double>(chunk) >= kWorthChunk;
-    far = !chunked && p.cols > cpu().l2_bytes / 2 / row;
+    const bool large = p.cols > cpu().l2_bytes / 2 / row;
+    chunked = large && density >= kWorthDensity;
+    far = large && !chunked;
   }
   const void* a(int64_t batch, int64_t row) const { return at(args.a, args.a_at[batch] + row * args.lda); }
   const void* b(int64_t batch, int64_t row) const { return at(args.b, args.b_at[batch] + row * args.ldb); }

@@ -60,7 +60,7 @@ def dense_operand(where: str, argument: str, array: Any) -> tuple[Array, str]:
 
 def widened(array: Array, dtype: str) -> Array:
     """What `dense_operand` gave as float32."""
-    return to_float32(array, dtype)
+    return array if dtype == "float32" else to_float32(array, dtype)
 
 
 def rows_in_place(array: Array) -> Array:
