@@ -15,5 +15,6 @@ struct PyPacked {
 
 void bind_kernels(nanobind::module_& m);
 void bind_program(nanobind::module_& m);
+void bind_sddmm(nanobind::module_& m);
 
 }  // namespace zs

@@ -1,0 +1,5 @@
+#if defined(__AVX2__)
+#include "sddmm.inl"
+
+ZS_SDDMM(avx2)
+#endif

@@ -1,0 +1,264 @@
+// SDDMM and masked softmax on every instruction set: all kinds of patterns against sums in double, and buffers exactly as long as
+// they may be read and written.
+#include <math.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "../kernels/masked_softmax/masked_softmax.h"
+#include "../kernels/sddmm/sddmm.h"
+#include "../runtime/cpu.h"
+#include "../runtime/numeric.h"
+#include "check.h"
+
+namespace zs::test {
+namespace {
+
+constexpr Isa kAll[] = {Isa::scalar, Isa::avx2, Isa::avx512, Isa::neon};
+constexpr double kU = 0x1p-24;
+
+// A pattern that owns its arrays, and the places of its entries.
+struct Held {
+  Pattern p;
+  std::vector<int64_t> indptr;
+  std::vector<uint16_t> u16;
+  std::vector<int32_t> i32;
+  std::vector<int64_t> i64;
+  std::vector<uint8_t> bits;
+  std::vector<int64_t> row, col;
+};
+
+void sizes(Held& h, Format format, int64_t rows, int64_t cols) {
+  h.p.format = format;
+  h.p.rows = rows;
+  h.p.cols = cols;
+  h.p.entries = static_cast<int64_t>(h.row.size());
+  h.p.indptr = h.indptr.data();
+  h.p.bits = h.bits.data();
+}
+
+Held csr(int64_t rows, int64_t cols, double density, IndexType type, Random& random) {
+  Held h;
+  h.indptr.push_back(0);
+  for (int64_t r = 0; r < rows; ++r) {
+    const double here = r % 7 == 3 ? 0 : r % 11 == 5 ? 1 : density;  // empty rows and full ones
+    for (int64_t c = 0; c < cols; ++c) {
+      if (random.uniform() < here) {
+        h.row.push_back(r);
+        h.col.push_back(c);
+      }
+    }
+    h.indptr.push_back(static_cast<int64_t>(h.row.size()));
+  }
+  sizes(h, Format::csr, rows, cols);
+  h.p.index = type;
+  h.u16.assign(h.col.begin(), h.col.end());
+  h.i32.assign(h.col.begin(), h.col.end());
+  h.i64.assign(h.col.begin(), h.col.end());
+  if (type == IndexType::u16) {
+    h.p.indices = h.u16.data();
+  } else if (type == IndexType::i32) {
+    h.p.indices = h.i32.data();
+  } else {
+    h.p.indices = h.i64.data();
+  }
+  return h;
+}
+
+Held bitmask(int64_t rows, int64_t cols, double density, Random& random) {
+  Held h = csr(rows, cols, density, IndexType::i32, random);
+  h.bits.assign(rows * ((cols + 7) / 8), 0);
+  sizes(h, Format::bitmask, rows, cols);
+  for (size_t e = 0; e < h.row.size(); ++e) {
+    uint8_t& byte = h.bits[h.row[e] * h.p.row_bytes() + h.col[e] / 8];
+    byte = static_cast<uint8_t>(byte | 1 << h.col[e] % 8);
+  }
+  return h;
+}
+
+Held bsr(int64_t rows, int64_t cols, int64_t r, int64_t c, double density, Random& random) {
+  const Held blocks = csr(rows / r, cols / c, density, IndexType::i32, random);
+  Held h;
+  h.indptr = blocks.indptr;
+  h.i32 = blocks.i32;
+  for (size_t q = 0; q < blocks.row.size(); ++q) {
+    for (int64_t i = 0; i < r * c; ++i) {
+      h.row.push_back(blocks.row[q] * r + i / c);
+      h.col.push_back(blocks.col[q] * c + i % c);
+    }
+  }
+  sizes(h, Format::bsr, rows, cols);
+  h.p.indices = h.i32.data();
+  h.p.r = r;
+  h.p.c = c;
+  return h;
+}
+
+std::vector<Held> patterns(Random& random) {
+  std::vector<Held> found;
+  for (IndexType type : {IndexType::u16, IndexType::i32, IndexType::i64}) {
+    found.push_back(csr(1, 1, 1, type, random));
+    found.push_back(csr(23, 61, 0.2, type, random));
+    found.push_back(csr(70, 150, 0.5, type, random));
+  }
+  found.push_back(csr(5, 9, 0, IndexType::i32, random));
+  found.push_back(bitmask(23, 61, 0.3, random));
+  found.push_back(bitmask(70, 150, 0.5, random));
+  found.push_back(bsr(24, 60, 4, 4, 0.3, random));
+  found.push_back(bsr(32, 21, 16, 1, 0.4, random));
+  found.push_back(bsr(9, 400, 3, 40, 0.4, random));
+  return found;
+}
+
+// Rows of an operand with gaps between them, NaN in the gaps: nothing there may count.
+struct Operand {
+  std::vector<float> values;
+  std::vector<uint16_t> bits;
+  std::vector<int64_t> at;
+  int64_t stride = 0;
+
+  Operand(int64_t batches, int64_t rows, int64_t depth, Random& random) : stride(depth + 3) {
+    values.assign(batches * rows * stride, NAN);
+    for (int64_t b = 0; b < batches; ++b) at.push_back(b * rows * stride);
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (static_cast<int64_t>(i) % stride < depth) values[i] = bf16_to_float(float_to_bf16(random.symmetric()));
+    }
+    for (float v : values) bits.push_back(float_to_bf16(v));
+    values.resize(values.size() - 3);  // the last row ends where its values end
+    bits.resize(values.size());
+    values.shrink_to_fit();
+    bits.shrink_to_fit();
+  }
+  const void* data(ValueType type) const {
+    return type == ValueType::f32 ? static_cast<const void*>(values.data()) : bits.data();
+  }
+};
+
+std::string name_of(const Held& h, int64_t depth, ValueType type) {
+  return "format " + std::to_string(static_cast<int>(h.p.format)) + ", " + std::to_string(h.p.rows) + " x " +
+         std::to_string(h.p.cols) + ", depth " + std::to_string(depth) + ", type " + std::to_string(static_cast<int>(type));
+}
+
+void check_sddmm(const Held& h, int64_t depth, ValueType type, bool scaled, Random& random) {
+  const int64_t batches = 2;
+  const Operand a(batches, h.p.rows, depth, random), b(batches, h.p.cols, depth, random);
+  std::vector<float> factors(h.row.size());
+  for (float& f : factors) f = random.symmetric();
+  SddmmArgs args;
+  args.pattern = h.p;
+  args.type = type;
+  args.depth = depth;
+  args.batches = batches;
+  args.a = a.data(type);
+  args.a_at = a.at.data();
+  args.lda = a.stride;
+  args.b = b.data(type);
+  args.b_at = b.at.data();
+  args.ldb = b.stride;
+  args.alpha = scaled ? 0.75f : 1.0f;
+  args.values = scaled ? factors.data() : nullptr;
+  for (Isa isa : kAll) {
+    if (!isa_usable(isa)) continue;
+    Floats out(batches * h.p.entries, NAN, 1);
+    args.out = out.data();
+    bool right = run_sddmm(isa, args, Pool::get());
+    for (int64_t i = 0; i < batches * h.p.entries; ++i) {
+      const int64_t e = i % h.p.entries, batch = i / h.p.entries;
+      const float* x = a.values.data() + a.at[batch] + h.row[e] * a.stride;
+      const float* y = b.values.data() + b.at[batch] + h.col[e] * b.stride;
+      double sum = 0, size = 0;
+      for (int64_t k = 0; k < depth; ++k) {
+        sum += static_cast<double>(x[k]) * y[k];
+        size += fabs(static_cast<double>(x[k]) * y[k]);
+      }
+      const double factor = scaled ? 0.75 * factors[e] : 1.0;
+      right = right && fabs(out[i] - factor * sum) <= (static_cast<double>(depth) + 3) * kU * fabs(factor) * size;
+    }
+    check(right, isa, "sddmm " + name_of(h, depth, type));
+  }
+}
+
+void check_softmax(const Held& h, bool biased, Random& random) {
+  const int64_t batches = 2, entries = h.p.entries;
+  std::vector<float> scores(batches * entries), bias(entries);
+  for (float& s : scores) s = 4 * random.symmetric();
+  for (float& s : bias) s = random.symmetric();
+  SoftmaxArgs args;
+  args.pattern = h.p;
+  args.batches = batches;
+  args.scores = scores.data();
+  args.bias = biased ? bias.data() : nullptr;
+  args.scale = -1.5f;
+  std::vector<double> wanted(batches * entries), sums(batches * h.p.rows);
+  for (int64_t i = 0; i < batches * entries; ++i) {
+    const int64_t e = i % entries;
+    wanted[i] = exp(-1.5 * scores[i] + (biased ? bias[e] : 0.0f));
+    sums[i / entries * h.p.rows + h.row[e]] += wanted[i];
+  }
+  for (Isa isa : kAll) {
+    if (!isa_usable(isa)) continue;
+    Floats out(batches * entries, NAN, 1);
+    args.out = out.data();
+    bool right = run_masked_softmax(isa, args, Pool::get());
+    for (int64_t i = 0; i < batches * entries; ++i) {
+      const double w = wanted[i] / sums[i / entries * h.p.rows + h.row[i % entries]];
+      // Exponents are at most 7 in size and 14 apart: off by 2 x 7 + 14 units each, those of the sum as well; the rest is the sum.
+      right = right && fabs(out[i] - w) <= w * kU * (2 * 28 + 8 + static_cast<double>(h.p.cols));
+    }
+    check(right, isa, "masked_softmax " + name_of(h, 0, ValueType::f32));
+  }
+}
+
+}  // namespace
+
+ZS_TEST(sddmm_of_every_pattern) {
+  Random random(7000);
+  for (const Held& h : patterns(random)) {
+    for (int64_t depth : {1, 3, 4, 7, 8, 9, 16, 31, 32, 33, 64, 130, 1030}) {
+      for (ValueType type : {ValueType::f32, ValueType::bf16}) {
+        if (sampled()) check_sddmm(h, depth, type, depth % 2, random);
+      }
+    }
+  }
+}
+
+ZS_TEST(masked_softmax_of_every_pattern) {
+  Random random(7100);
+  for (const Held& h : patterns(random)) {
+    check_softmax(h, false, random);
+    check_softmax(h, true, random);
+  }
+}
+
+ZS_TEST(bits_that_do_not_fit_the_entries) {
+  Random random(7200);
+  Held h = bitmask(9, 40, 0.3, random);
+  ++h.p.entries;
+  const Operand a(1, 9, 8, random), b(1, 40, 8, random);
+  Floats out(h.p.entries, -2.0f, 0), scores(h.p.entries, 1.0f, 0);
+  SddmmArgs args;
+  args.pattern = h.p;
+  args.depth = 8;
+  args.batches = 1;
+  args.a = a.values.data();
+  args.a_at = a.at.data();
+  args.lda = a.stride;
+  args.b = b.values.data();
+  args.b_at = b.at.data();
+  args.ldb = b.stride;
+  args.out = out.data();
+  SoftmaxArgs soft;
+  soft.pattern = h.p;
+  soft.batches = 1;
+  soft.scores = scores.data();
+  soft.out = out.data();
+  for (Isa isa : kAll) {
+    if (!isa_usable(isa)) continue;
+    check(!run_sddmm(isa, args, Pool::get()), isa, "sddmm takes a bitmask with a bit too few");
+    check(!run_masked_softmax(isa, soft, Pool::get()), isa, "masked_softmax takes a bitmask with a bit too few");
+    check(std::all_of(out.data(), out.data() + out.size(), [](float v) { return v == -2.0f; }), isa, "and writes");
+  }
+}
+
+}  // namespace zs::test
