@@ -4,10 +4,12 @@ Each operation is one file; `reference` holds their float64 definitions and `cho
 """
 
 from . import choice, reference
+from .attention import attention
 from .choice import Measured
 from .linear import linear
 from .plan import Plan, plan
+from .rules import Rule
 from .spmm import spmm
 from .spmv import spmv
 
-__all__ = ["Measured", "Plan", "choice", "linear", "plan", "reference", "spmm", "spmv"]
+__all__ = ["Measured", "Plan", "Rule", "attention", "choice", "linear", "plan", "reference", "spmm", "spmv"]
