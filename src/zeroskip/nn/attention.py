@@ -146,7 +146,7 @@ class _HuggingFaceAttention:
 
 
 def _hugging_face_mask(
-    *args: Any,
+    *,
     q_length: int,
     kv_length: int,
     q_offset: int = 0,
@@ -165,7 +165,6 @@ def _hugging_face_mask(
         return None
     kwargs |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
     found: torch.Tensor | None = masking_utils.sdpa_mask(
-        *args,
         q_length=q_length,
         kv_length=kv_length,
         q_offset=q_offset,
@@ -211,7 +210,7 @@ def _convert(mask: torch.Tensor, shape: tuple[int, ...], rule: Rule | None, wher
         return None
     queries, keys = shape[-2:]
     try:
-        torch.broadcast_shapes(seen.shape, shape)
+        torch.broadcast_shapes(seen.shape, shape)  # type: ignore[no-untyped-call]
         seen = seen.expand(*seen.shape[:-2], queries, keys) if seen.ndim >= 2 else seen.expand(queries, keys)
         if seen.ndim > len(shape):
             raise RuntimeError
@@ -301,7 +300,7 @@ def _same_batch(
         )
     apart = 3 if gqa else 2
     try:
-        batch = torch.broadcast_shapes(*(tensor.shape[:-apart] for tensor in tensors))
+        batch = torch.broadcast_shapes(*(tensor.shape[:-apart] for tensor in tensors))  # type: ignore[no-untyped-call]
     except RuntimeError:
         mend = "expand them" if gqa else "expand them, or pass enable_gqa=True where heads share keys"
         raise ShapeError(
