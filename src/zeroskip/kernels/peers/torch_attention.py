@@ -1,0 +1,117 @@
+"""torch's scaled dot product attention on the CPU over a dense mask, which is what there is without sparse kernels; and
+FlexAttention, which skips blocks of a mask and is compiled for each kind of mask.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._base import Float32
+from .._masks import dense_mask
+from .._operations import OperationKernel, operations
+from ._common import missing
+from .torch_dense import tensor_of
+
+
+def _dense(
+    q: Float32,
+    k: Float32,
+    v: Float32,
+    out: Float32,
+    masks: Sequence[Any],
+    scale: float,
+    causal: bool,
+    lengths: npt.NDArray[np.int64],
+) -> None:
+    """All scores are computed; the mask is made anew in each call, as a caller with another mask each time must."""
+    import torch
+
+    (batch, heads, queries, _), keys = q.shape, k.shape[2]
+    if min(q.size, k.size, v.size) == 0:
+        out[...] = 0.0
+        return
+    seen = torch.from_numpy(dense_mask(masks, batch, heads, queries, keys, causal=causal, lengths=lengths))
+    with torch.inference_mode():
+        found = torch.nn.functional.scaled_dot_product_attention(
+            tensor_of(q),
+            tensor_of(k),
+            tensor_of(v),
+            attn_mask=seen,
+            scale=scale,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        # A row that sees nothing: zeros in torch too, from 2.5 on.
+        torch.from_numpy(out).copy_(torch.where(seen.any(-1, keepdim=True), found, torch.zeros(())))
+
+
+@cache
+def _flex_compiled() -> Any:
+    import torch
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def _flex(
+    q: Float32,
+    k: Float32,
+    v: Float32,
+    out: Float32,
+    masks: Sequence[Any],
+    scale: float,
+    causal: bool,
+    lengths: npt.NDArray[np.int64],
+) -> None:
+    import torch
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    (batch, heads, queries, _), keys = q.shape, k.shape[2]
+    if min(q.size, k.size, v.size) == 0:
+        out[...] = 0.0
+        return
+    seen = torch.from_numpy(dense_mask(masks, batch, heads, queries, keys, causal=causal, lengths=lengths))
+    per_batch, per_head = seen.shape[0] > 1, seen.shape[1] > 1
+
+    def sees(b: Any, h: Any, i: Any, j: Any) -> Any:
+        return seen[b if per_batch else 0, h if per_head else 0, i, j]
+
+    with torch.inference_mode():
+        blocks = create_block_mask(
+            sees, batch if per_batch else None, heads if per_head else None, queries, keys, device="cpu"
+        )
+        found = _flex_compiled()(
+            tensor_of(q), tensor_of(k), tensor_of(v), block_mask=blocks, scale=scale, enable_gqa=heads != k.shape[1]
+        )
+        torch.from_numpy(out).copy_(torch.where(seen.any(-1, keepdim=True), found, torch.zeros(())))
+
+
+def _why_no_flex() -> str | None:
+    """It generates C++ and compiles it, so it needs a compiler at run time."""
+    reason = missing("torch")
+    if reason is None and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        reason = "FlexAttention compiles C++ at run time and no compiler is installed; install g++"
+    return reason
+
+
+for _format in ("rule", "csr", "bsr"):
+    _name = f"attention_{_format}_f32_torch"
+    operations.add(
+        _name,
+        OperationKernel(
+            name=_name,
+            op="attention",
+            format=_format,
+            dtype="float32",
+            isa="torch",
+            origin="torch",
+            function=_dense,
+            reason=missing("torch"),
+            doc="scaled_dot_product_attention with a dense boolean mask",
+        ),
+    )
