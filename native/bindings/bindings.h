@@ -14,6 +14,7 @@ struct PyPacked {
 };
 
 void bind_kernels(nanobind::module_& m);
+void bind_graph(nanobind::module_& m);
 void bind_program(nanobind::module_& m);
 
 }  // namespace zs

@@ -7,4 +7,5 @@ NB_MODULE(_native, m) {
   m.doc() = "zeroskip's native kernels and executor.";
   zs::bind_kernels(m);
   zs::bind_program(m);
+  zs::bind_graph(m);
 }

@@ -5,9 +5,38 @@ Each operation is one file; `reference` holds their float64 definitions and `cho
 
 from . import choice, reference
 from .choice import Measured
+from .gat import edge_softmax, gat, sddmm_add
+from .graphs import (
+    Reordering,
+    block_diagonal,
+    from_edges,
+    normalised_adjacency,
+    relation_spmm,
+    reorder,
+)
+from .gspmm import gspmm
 from .linear import linear
 from .plan import Plan, plan
 from .spmm import spmm
 from .spmv import spmv
 
-__all__ = ["Measured", "Plan", "choice", "linear", "plan", "reference", "spmm", "spmv"]
+__all__ = [
+    "Measured",
+    "Plan",
+    "Reordering",
+    "block_diagonal",
+    "choice",
+    "edge_softmax",
+    "from_edges",
+    "gat",
+    "gspmm",
+    "linear",
+    "normalised_adjacency",
+    "plan",
+    "reference",
+    "relation_spmm",
+    "reorder",
+    "sddmm_add",
+    "spmm",
+    "spmv",
+]
