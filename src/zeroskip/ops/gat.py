@@ -20,8 +20,8 @@ def gat(
 ) -> Any:
     """y[i, h] = sum over stored j of softmax_j(leaky_relu(left[i, h] + right[j, h])) * x[j, h].
 
-    One pass over the edges; no score is written to memory. A row without entries gives zeros. Where all scores of a row are -inf, or one is NaN
-    or +inf, the row is NaN in that head, as in torch.
+    One pass over the edges; no score is written to memory. A row without entries gives zeros. Where all scores of a row
+    are -inf, or one is NaN or +inf, the row is NaN in that head, as in torch.
 
     Args:
         graph: (targets, sources); its values are not looked at. CSR is read in place, others converted in each call.

@@ -97,7 +97,7 @@ def _indices(name: str, array: Any) -> Array:
         raise DtypeError(f"from_edges: {name} has dtype {found.dtype}, nodes are counted; pass integers.")
     if found.ndim != 1:
         raise ShapeError(f"from_edges: {name} has shape {found.shape}, it must be (edges,); flatten it.")
-    return found
+    return found if found.size else found.astype(np.int64)
 
 
 def check_range(name: str, found: Array, limit: int) -> None:
@@ -184,8 +184,8 @@ def block_diagonal(graphs: Sequence[SparseMatrix]) -> tuple[CSR, Int64]:
     return CSR((nodes, nodes), indptr, indices.astype(index), data), offsets
 
 
-# What adding an element of a gathered row costs, in multiply-adds of a dense product. Counted: the row comes from memory, 4
-# bytes an element, while a dense product does 16 multiply-adds a cycle on AVX2.
+# What adding an element of a gathered row costs, in multiply-adds of a dense product. Counted, not measured: the row
+# comes from memory, 4 bytes an element, while a dense product does 16 multiply-adds a cycle on AVX2.
 _GATHER_COST = 20.0
 
 
