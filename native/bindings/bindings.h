@@ -15,6 +15,7 @@ struct PyPacked {
 
 void bind_kernels(nanobind::module_& m);
 void bind_attention(nanobind::module_& m);
+void bind_graph(nanobind::module_& m);
 void bind_program(nanobind::module_& m);
 void bind_sddmm(nanobind::module_& m);
 

@@ -9,4 +9,5 @@ NB_MODULE(_native, m) {
   zs::bind_attention(m);
   zs::bind_program(m);
   zs::bind_sddmm(m);
+  zs::bind_graph(m);
 }

@@ -6,6 +6,16 @@ Each operation is one file; `reference` holds their float64 definitions and `cho
 from . import choice, reference
 from .attention import attention
 from .choice import Measured
+from .gat import edge_softmax, gat, sddmm_add
+from .graphs import (
+    Reordering,
+    block_diagonal,
+    from_edges,
+    normalised_adjacency,
+    relation_spmm,
+    reorder,
+)
+from .gspmm import gspmm
 from .linear import linear
 from .masked_softmax import masked_softmax
 from .plan import Plan, plan
@@ -17,14 +27,24 @@ from .spmv import spmv
 __all__ = [
     "Measured",
     "Plan",
+    "Reordering",
     "Rule",
     "attention",
+    "block_diagonal",
     "choice",
+    "edge_softmax",
+    "from_edges",
+    "gat",
+    "gspmm",
     "linear",
     "masked_softmax",
+    "normalised_adjacency",
     "plan",
     "reference",
+    "relation_spmm",
+    "reorder",
     "sddmm",
+    "sddmm_add",
     "spmm",
     "spmv",
 ]

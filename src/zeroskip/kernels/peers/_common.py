@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..._errors import InvalidArgument
+from ..._errors import InvalidArgument, KernelUnavailable
 from ...formats import CSR, SparseMatrix
 from .._base import Float32
 
@@ -50,3 +50,9 @@ def csr_arrays(kernel: str, a: SparseMatrix) -> CsrArrays:
         raise InvalidArgument(f"{kernel}: {reason}; split the matrix.")
     csr = a if isinstance(a, CSR) else CSR.from_coo(a.to_coo())
     return CsrArrays(csr.indptr.astype(np.int32), csr.indices.astype(np.int32), np.array(csr.decoded()))
+
+
+def only_sums(kernel: str, reduce: str) -> None:
+    """Refuse what a product of matrices cannot reduce by."""
+    if reduce not in ("sum", "mean"):
+        raise KernelUnavailable(f"{kernel}: reduce is {reduce!r}, it takes sum and mean; choose another kernel.")

@@ -1,0 +1,77 @@
+// Sums over the edges of a graph: cuts the work by entries, adds the parts of long rows (README.md).
+#include "../../runtime/cpu.h"
+#include "api.h"
+#include "cut.h"
+
+namespace zs {
+namespace {
+
+const GspmmMicro& micro_for(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::avx2) return gspmm_avx2;
+  if (isa == Isa::avx512) return gspmm_avx512;
+#elif defined(__aarch64__)
+  if (isa == Isa::neon) return gspmm_neon;
+#endif
+  return gspmm_scalar;
+}
+
+float join(Reduce reduce, float found, float v) {
+  if (reduce == Reduce::max) return v > found || v != v ? v : found;
+  if (reduce == Reduce::min) return v < found || v != v ? v : found;
+  return found + v;
+}
+
+// The parts of one row lie behind each other.
+void join_parts(const Gspmm& a, const std::vector<GraphTask>& tasks, const std::vector<float>& partial) {
+  const int64_t size = row_size(a);
+  for (const GraphTask& task : tasks) {
+    if (task.part < 0) continue;
+    const float* from = partial.data() + task.part * size;
+    float* y = a.y + task.row * size;
+    const bool first = task.begin == a.graph.indptr[task.row], last = task.end == a.graph.indptr[task.row + 1];
+    for (int64_t f = 0; f < size; ++f) y[f] = first ? from[f] : join(a.reduce, y[f], from[f]);
+    if (!last || a.reduce != Reduce::mean) continue;
+    const float count = static_cast<float>(row_length(a.graph, task.row));
+    for (int64_t f = 0; f < size; ++f) y[f] /= count;
+  }
+}
+
+}  // namespace
+
+bool graph_isa(Isa isa) {
+#if defined(__x86_64__)
+  return isa == Isa::scalar || isa == Isa::avx2 || isa == Isa::avx512;
+#elif defined(__aarch64__)
+  return isa == Isa::scalar || isa == Isa::neon;
+#else
+  return isa == Isa::scalar;
+#endif
+}
+
+int64_t entries_ahead(int64_t sources, int64_t row_size) {
+  constexpr int64_t kFloatsAhead = 512;
+  if (sources * row_size * 4 <= cpu().l2_bytes / 2) return 0;
+  return std::clamp<int64_t>(kFloatsAhead / std::max<int64_t>(row_size, 1), 2, 16);
+}
+
+int64_t least_entries(int64_t row_size) { return std::max<int64_t>(64, (int64_t{1} << 16) / (row_size + 16)); }
+
+void run_gspmm(Isa isa, Gspmm a, Pool& pool) {
+  if (!a.graph.rows || !row_size(a)) return;
+  a.ahead = entries_ahead(a.graph.cols, row_size(a));
+  const GspmmMicro& micro = micro_for(isa);
+  const GraphCut cut = cut_graph(a.graph, pool.size(), least_entries(row_size(a)));
+  std::vector<float> partial(static_cast<size_t>(cut.parts * row_size(a)));
+  pool.parallel(
+      static_cast<int64_t>(cut.tasks.size()),
+      [&](int64_t index, int) {
+        const GraphTask& task = cut.tasks[static_cast<size_t>(index)];
+        if (task.part < 0) return micro.rows(a, task.begin, task.end);
+        micro.part(a, task.begin, task.end, partial.data() + task.part * row_size(a));
+      },
+      cut.tasks.size() == 1);
+  join_parts(a, cut.tasks, partial);
+}
+
+}  // namespace zs

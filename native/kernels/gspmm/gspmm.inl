@@ -1,0 +1,77 @@
+// The inner loop of gspmm.cc, compiled once per instruction set.
+#include <stdint.h>
+#include <string.h>
+
+#include "edges.inl"
+
+namespace zs {
+namespace {
+
+template <class Op, bool kWeighted, class Index>
+static inline void row_of(const Gspmm& a, const Edges<Index>& edges, int64_t first, int64_t last, int64_t end, float divisor,
+                          float* y) {
+  const bool own = last - first > kLongRow;
+  const vf by = vset(divisor);
+  for (int64_t h = 0; h < a.heads; ++h) {
+    const int64_t at = h * a.features;
+    Ahead ahead{a.ahead, own ? at : 0, own ? a.features : row_size(a), end};
+    if (!own && h) ahead.entries = 0;
+    const float* weights = kWeighted ? a.weights + first * a.heads + h : nullptr;
+    if (divisor == 1.0f) {
+      head<Op, kWeighted>(edges, first, last, weights, a.heads, at, a.features, ahead, own, y + at, [](vf v) { return v; });
+    } else {
+      head<Op, kWeighted>(edges, first, last, weights, a.heads, at, a.features, ahead, own, y + at,
+                          [by](vf v) { return v / by; });
+    }
+  }
+}
+
+template <class Index> Edges<Index> edges_of(const Graph& graph, const float* x, int64_t row_size) {
+  return {static_cast<const Index*>(graph.indices), x, x + graph.cols * row_size, row_size};
+}
+
+template <class Op, bool kWeighted, class Index> void rows_as(const Gspmm& a, int64_t begin, int64_t end) {
+  const Edges<Index> edges = edges_of<Index>(a.graph, a.x, row_size(a));
+  const int64_t* indptr = a.graph.indptr;
+  for (int64_t r = begin; r < end; ++r) {
+    const int64_t first = indptr[r], last = indptr[r + 1];
+    float* y = a.y + r * row_size(a);
+    if (first == last) {
+      memset(y, 0, static_cast<size_t>(row_size(a)) * sizeof(float));
+      continue;
+    }
+    const float divisor = a.reduce == Reduce::mean ? static_cast<float>(last - first) : 1.0f;
+    row_of<Op, kWeighted>(a, edges, first, last, indptr[end], divisor, y);
+  }
+}
+
+template <class Op, bool kWeighted, class Index> void part_as(const Gspmm& a, int64_t first, int64_t last, float* y) {
+  row_of<Op, kWeighted>(a, edges_of<Index>(a.graph, a.x, row_size(a)), first, last, last, 1.0f, y);
+}
+
+// Calls f with the reduction, whether there are weights, and the type of the indices.
+template <class F> void for_kind(const Gspmm& a, const F& f) {
+  const auto indexed = [&]<class Op, bool kWeighted>() {
+    if (a.graph.index_bytes == 2) return f.template operator()<Op, kWeighted, uint16_t>();
+    if (a.graph.index_bytes == 4) return f.template operator()<Op, kWeighted, int32_t>();
+    f.template operator()<Op, kWeighted, int64_t>();
+  };
+  const auto weighted = [&]<class Op>() {
+    if (a.weights) return indexed.template operator()<Op, true>();
+    indexed.template operator()<Op, false>();
+  };
+  if (a.reduce == Reduce::max) return weighted.template operator()<MaxOf>();
+  if (a.reduce == Reduce::min) return weighted.template operator()<MinOf>();
+  weighted.template operator()<SumOf>();
+}
+
+void rows(const Gspmm& a, int64_t begin, int64_t end) {
+  for_kind(a, [&]<class Op, bool kWeighted, class Index>() { rows_as<Op, kWeighted, Index>(a, begin, end); });
+}
+
+void part(const Gspmm& a, int64_t first, int64_t last, float* y) {
+  for_kind(a, [&]<class Op, bool kWeighted, class Index>() { part_as<Op, kWeighted, Index>(a, first, last, y); });
+}
+
+}  // namespace
+}  // namespace zs

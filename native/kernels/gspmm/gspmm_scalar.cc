@@ -1,0 +1,7 @@
+#include "gspmm.inl"
+
+namespace zs {
+
+extern const GspmmMicro gspmm_scalar = {rows, part};
+
+}  // namespace zs
