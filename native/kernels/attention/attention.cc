@@ -97,8 +97,8 @@ void finish_row(const RowGroup& g, int i, float* out) {
   for (int64_t f = 0; f < g.dv; ++f) out[f] = g.o[i * g.o_stride + f] * share;
 }
 
-void run_group(const AttentionMicro& micro, const AttentionCall& c, const Head& head, const AttendedKeys& s, const Queries& queries,
-               bool wild, KeyList& list, Space& space) {
+void run_group(const AttentionMicro& micro, const AttentionCall& c, const Head& head, const AttendedKeys& s,
+               const Queries& queries, bool wild, KeyList& list, Space& space) {
   Way way = Way::rows;
   if (queries.count * 3 > micro.lanes) way = list_group(*head.mask, s, c.causal, queries, list);
   const auto hidden = [&list](int64_t from, int64_t to) {

@@ -3,8 +3,9 @@
 namespace zs {
 namespace {
 
-// Of the pairs that a union of scattered keys computes: with fewer seen ones, queries go one by one.
-constexpr double kLeastFill = 0.30;
+// Of the pairs that a union of scattered keys computes: with fewer seen ones, queries go one by one. Busy Zen 3, 2048 x 2048
+// random, 64 features: a seen pair takes 40 ns in rows, a computed one 10 ns in lanes.
+constexpr double kLeastFill = 0.25;
 
 int64_t floor_mod(int64_t a, int64_t m) { return (a % m + m) % m; }
 
