@@ -86,11 +86,14 @@ def test_what_bfloat16_cannot_hold_stays_as_it_is():
 
 
 def test_it_lies_between_those_of_its_neighbours():
-    """bfloat16 never allows as much as int8 does, so that who may round x to int8 may round it to bfloat16."""
+    """No type allows as much as the next one, so that who may round x to int8 may round it to bfloat16 or int16."""
     a, x = random_matrix((24, 64), 0.5, seed=1, format="csr", dtype="int8"), random_dense((64, 9), 0.0, seed=2)
-    exact, bfloat16, int8 = (bound(a, x, x_dtype=x_dtype).allowed for x_dtype in X_DTYPES)
+    exact, int16, bfloat16, int8 = (bound(a, x, x_dtype=x_dtype).allowed for x_dtype in X_DTYPES)
     full = a.density * 64 > 0
     assert full
+    assert (exact < int16).all()
+    assert (int16 < int8).all()
+    assert int16.mean() < bfloat16.mean()
     assert (exact < bfloat16).all()
     assert (bfloat16 < int8).all()
 

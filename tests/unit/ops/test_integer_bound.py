@@ -262,8 +262,8 @@ def test_x_in_int8_needs_codes() -> None:
     floats = random_matrix((4, 8), 0.5)
     with pytest.raises(InvalidArgument, match="x_dtype is 'int8' and a is float32"):
         bound(floats, random_dense((8, 2)), x_dtype="int8")
-    with pytest.raises(InvalidArgument, match="x_dtype is 'int16'"):
-        bound(matrix(), columns(), x_dtype="int16")
+    with pytest.raises(InvalidArgument, match="x_dtype is 'int4'"):
+        bound(matrix(), columns(), x_dtype="int4")
 
 
 @pytest.mark.parametrize(("dtype", "group", "symmetric"), SETTINGS)

@@ -97,5 +97,5 @@ def test_a_named_kernel_does_what_it_does():
 
 
 def test_another_x_dtype_is_refused():
-    with pytest.raises(InvalidArgument, match="x_dtype is 'int4'; choose one of: float32, bfloat16, int8"):
+    with pytest.raises(InvalidArgument, match="x_dtype is 'int4'; choose one of: float32, int16, bfloat16, int8"):
         zeroskip.plan("spmm", codes(CSR), n=1, x_dtype="int4")
