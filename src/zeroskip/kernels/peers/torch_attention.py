@@ -18,6 +18,25 @@ from ._common import missing
 from .torch_dense import tensor_of
 
 
+def _seen(
+    q: Float32,
+    k: Float32,
+    v: Float32,
+    out: Float32,
+    masks: Sequence[Any],
+    causal: bool,
+    lengths: npt.NDArray[np.int64],
+) -> Any:
+    """The mask as torch takes it; None where there is nothing to attend to, and `out` is zero."""
+    import torch
+
+    (batch, heads, queries, _), keys = q.shape, k.shape[2]
+    if min(q.size, k.size, v.size) == 0:
+        out[...] = 0.0
+        return None
+    return torch.from_numpy(dense_mask(masks, batch, heads, queries, keys, causal=causal, lengths=lengths))
+
+
 def _dense(
     q: Float32,
     k: Float32,
@@ -31,11 +50,9 @@ def _dense(
     """All scores are computed; the mask is made anew in each call, as a caller with another mask each time must."""
     import torch
 
-    (batch, heads, queries, _), keys = q.shape, k.shape[2]
-    if min(q.size, k.size, v.size) == 0:
-        out[...] = 0.0
+    seen = _seen(q, k, v, out, masks, causal, lengths)
+    if seen is None:
         return
-    seen = torch.from_numpy(dense_mask(masks, batch, heads, queries, keys, causal=causal, lengths=lengths))
     with torch.inference_mode():
         found = torch.nn.functional.scaled_dot_product_attention(
             tensor_of(q),
@@ -71,10 +88,9 @@ def _flex(
     from torch.nn.attention.flex_attention import create_block_mask
 
     (batch, heads, queries, _), keys = q.shape, k.shape[2]
-    if min(q.size, k.size, v.size) == 0:
-        out[...] = 0.0
+    seen = _seen(q, k, v, out, masks, causal, lengths)
+    if seen is None:
         return
-    seen = torch.from_numpy(dense_mask(masks, batch, heads, queries, keys, causal=causal, lengths=lengths))
     per_batch, per_head = seen.shape[0] > 1, seen.shape[1] > 1
 
     def sees(b: Any, h: Any, i: Any, j: Any) -> Any:
