@@ -11,6 +11,7 @@ def main() -> int:
     import numpy as np
 
     import zeroskip
+    from zeroskip import testing
 
     if importlib.util.find_spec("torch") is not None:
         print("check_core: torch is installed here, so this shows nothing", file=sys.stderr)
@@ -18,16 +19,16 @@ def main() -> int:
     rng = np.random.default_rng(0)
     w = rng.standard_normal((48, 64), dtype=np.float32) * (rng.random((48, 64)) < 0.3)
     x = rng.standard_normal((64, 24), dtype=np.float32)
-    want = w.astype(np.float64) @ x
-    allowed = 66 * 2.0**-24 * (np.abs(w).astype(np.float64) @ np.abs(x)) + 2.0**-24 * np.abs(want)
     native = [k for k in zeroskip.kernels.registry if k.origin == "native" and k.dtype == "float32" and not k.why_not()]
+    x_dtypes = {k.name: zeroskip.kernels.rounds_x_to(k) for k in native} | {"auto": "float32"}
     used = set()
     for name in ("COO", "CSR", "Bitmask", "BSR"):
         params = {"block": (4, 4)} if name == "BSR" else {}
         a = getattr(zeroskip.formats, name).from_dense(w, **params)
         for kernel in ("auto", *(k.name for k in native if not k.rejects(a, x.shape[1]))):
             got = zeroskip.ops.spmm(a, x, kernel=kernel)
-            if not (np.abs(got - want) <= allowed).all():
+            limits = testing.bound(a, x, x_dtype=x_dtypes[kernel])
+            if not (np.abs(got - limits.expected) <= limits.allowed).all():
                 print(f"check_core: {name} by {kernel} is wrong", file=sys.stderr)
                 return 1
             used.add(kernel)

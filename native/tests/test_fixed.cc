@@ -68,7 +68,8 @@ const std::vector<int64_t> kLanes = {1, 2, 7, 8, 9, 16, 17, 24, 31, 32, 33, 48, 
 ZS_TEST(fixed_point) {
   uint64_t seed = 7000;
   for (double density : {0.0, 0.03, 0.2, 0.5, 1.0}) {
-    for (const auto& shape : {std::pair<int64_t, int64_t>{1, 1}, {3, 7}, {17, 65}, {33, 191}, {40, 193}, {300, 257}, {20, 1100}}) {
+    for (const auto& shape :
+         {std::pair<int64_t, int64_t>{1, 1}, {3, 7}, {17, 65}, {33, 191}, {40, 193}, {300, 257}, {20, 1100}}) {
       const Matrix m = random_matrix(shape.first, shape.second, density, ++seed);
       sweep(m, shape.first == 40 ? kLanes : std::vector<int64_t>{1, 5, 66}, seed);
     }
@@ -107,8 +108,9 @@ ZS_TEST(fixed_point_of_what_has_no_scale) {
       for (int64_t t = 0; t < 9; ++t) {
         const float y = got.y[r * 9 + t];
         const bool right = t == 2 || t == 7 ? isnan(y) : t == 5 || r >= 4 ? y == 0 : isfinite(y);
-        check(right, kernel.isa, std::string(kernel.name) + " row " + std::to_string(r) + " lane " + std::to_string(t) +
-                                     " is " + std::to_string(y));
+        check(
+            right, kernel.isa,
+            std::string(kernel.name) + " row " + std::to_string(r) + " lane " + std::to_string(t) + " is " + std::to_string(y));
       }
     }
   });

@@ -138,7 +138,10 @@ const std::vector<int64_t> kLanes = {1, 2, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 
 ZS_TEST(kernel_table_is_consistent) {
   for (const Kernel& kernel : kernels()) {
     const std::string name = std::string("spmm_") + format_name(kernel.format) + "_" + type_name(kernel.type) +
-                             (kernel.x == XType::i8 ? "_i32acc_" : kernel.x == XType::i16 ? "_i16acc_" : "_") + isa_name(kernel.isa);
+                             (kernel.x == XType::i8    ? "_i32acc_"
+                              : kernel.x == XType::i16 ? "_i16acc_"
+                                                       : "_") +
+                             isa_name(kernel.isa);
     const std::string tile = std::string(kernel.name).compare(0, name.size(), name) ? "?" : kernel.name + name.size();
     check(tile.empty() || tile.rfind("_n", 0) == 0, std::string(kernel.name) + " is not named by its format, type and isa");
     check(find_kernel(kernel.name) == &kernel, std::string(kernel.name) + " stands in the table twice");
@@ -368,8 +371,7 @@ ZS_TEST(codes_with_scales_that_cells_do_not_take) {
   const Matrix m = quantised(random_matrix(9, 200, 0.5, 73), ValueType::i8, 96, false, 73);
   const Held held = hold(m, Format::csr, ValueType::i8);
   for (const Kernel& kernel : kernels()) {
-    if (!isa_usable(kernel.isa) || kernel.type != ValueType::i8 || kernel.x == XType::i8 || kernel.isa == Isa::scalar)
-      continue;
+    if (!isa_usable(kernel.isa) || kernel.type != ValueType::i8 || kernel.x == XType::i8 || kernel.isa == Isa::scalar) continue;
     check(packed_by(kernel, held) == nullptr, kernel.isa, std::string(kernel.name) + " takes a scale for 96 columns");
   }
 }

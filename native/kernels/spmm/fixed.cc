@@ -29,7 +29,7 @@ struct FixedMatrix : Packed {
   RowBlocks blocks;
   std::vector<int64_t> starts;  // [row block][column block] first entry, and the end
   std::vector<uint16_t> ids, counts;  // [row block][column block][row], rows by falling count: the loop's branch is predicted
-  std::vector<float> scales;          // the same
+  std::vector<float> scales;  // the same
   Buffer indices, codes;
 
   int64_t bytes() const override {
@@ -41,8 +41,12 @@ struct FixedMatrix : Packed {
   }
   FixedCell cell(int64_t rb, int64_t kb) const {
     const int64_t at = directory(rb, kb), first = starts[rb * col_blocks + kb];
-    return {blocks.end(rb) - blocks.begin(rb), ids.data() + at, counts.data() + at, scales.data() + at,
-            indices.data() + first, reinterpret_cast<const int16_t*>(codes.data()) + first};
+    return {blocks.end(rb) - blocks.begin(rb),
+            ids.data() + at,
+            counts.data() + at,
+            scales.data() + at,
+            indices.data() + first,
+            reinterpret_cast<const int16_t*>(codes.data()) + first};
   }
 };
 
