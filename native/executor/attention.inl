@@ -44,11 +44,14 @@ template <int nv>
 static void multiply(int64_t rows, const float* a, int64_t ra, int64_t ka, const float* b, int64_t depth, float* out,
                      const vf* scale) {
   int64_t r = 0;
-  for (; rows - r >= kTile; r += kTile) multiply_tile<kTile, nv>(a + r * ra, ra, ka, b, depth, out + r * kGroup, scale);
+  const auto eight = [&] { return kTile == 6 && rows - r == 8; };  // two rows take as long as four
+  for (; rows - r >= kTile && !eight(); r += kTile) {
+    multiply_tile<kTile, nv>(a + r * ra, ra, ka, b, depth, out + r * kGroup, scale);
+  }
   if constexpr (kTile > 8) {
     if (rows - r >= 8) multiply_tile<8, nv>(a + r * ra, ra, ka, b, depth, out + r * kGroup, scale), r += 8;
   }
-  if (rows - r >= 4) multiply_tile<4, nv>(a + r * ra, ra, ka, b, depth, out + r * kGroup, scale), r += 4;
+  while (rows - r >= 4) multiply_tile<4, nv>(a + r * ra, ra, ka, b, depth, out + r * kGroup, scale), r += 4;
   if (rows - r >= 2) multiply_tile<2, nv>(a + r * ra, ra, ka, b, depth, out + r * kGroup, scale), r += 2;
   if (rows - r >= 1) multiply_tile<1, nv>(a + r * ra, ra, ka, b, depth, out + r * kGroup, scale);
 }
@@ -90,14 +93,14 @@ static void softmax_block(const AttentionArgs& a, int64_t head, const KeyBlock& 
     for (int v = 0; v < nv; ++v) top[v] = vmax(vload(s + j * kGroup + v * kVf), top[v]);
   }
   for (int v = 0; v < nv; ++v) {
-    alpha[v] = vexp(vload(g.m + v * kVf) - top[v]);
+    alpha[v] = vexp_below(vload(g.m + v * kVf) - top[v]);
     vstore(g.m + v * kVf, top[v]);
     sum[v] = vload(g.l + v * kVf) * alpha[v];
   }
   for (int64_t j = 0; j < block.count; ++j) {
     for (int v = 0; v < nv; ++v) {
       float* at = s + j * kGroup + v * kVf;
-      const vf p = vexp(vload(at) - top[v]);
+      const vf p = vexp_below(vload(at) - top[v]);
       sum[v] += p;
       vstore(at, p);
     }
@@ -146,6 +149,14 @@ static void gather_queries(const AttentionArgs& a, int64_t head, int64_t lane, i
   const float* run0 = view_at(a.q, lane / kPanel, width0, head * a.head_dim) + lane % kPanel;
   const int64_t width1 = split < count ? panel_width(a.lanes, lane / kPanel + 1) : 0;
   const float* run1 = split < count ? view_at(a.q, lane / kPanel + 1, width1, head * a.head_dim) : nullptr;
+  if (split == count) {
+    for (int64_t d = 0; d < a.head_dim; ++d) {
+      for (int64_t i = 0; i < count; i += kVf) {
+        vstore(q + (i / kGroup * a.head_dim + d) * kGroup + i % kGroup, vload(run0 + d * width0 + i) * scale);
+      }
+    }
+    return;
+  }
   float row[2 * kPanel];
   for (int64_t d = 0; d < a.head_dim; ++d) {
     for (int64_t i = 0; i < split; i += kVf) vstore(row + i, vload(run0 + d * width0 + i));
@@ -159,6 +170,16 @@ static void gather_queries(const AttentionArgs& a, int64_t head, int64_t lane, i
 // o / l back to the lanes they belong to, and no lane more: the neighbours are another task's.
 static void scatter_output(const AttentionArgs& a, int64_t head, int64_t lane, int64_t count, const float* o, float* l) {
   for (int64_t i = 0; i < count; i += kVf) vstore(l + i, vset(1.0f) / vload(l + i));
+  if (lane % kPanel + count <= kPanel) {
+    const int64_t width = panel_width(a.lanes, lane / kPanel);
+    float* out = view_at(a.out, lane / kPanel, width, head * a.head_dim) + lane % kPanel;
+    for (int64_t d = 0; d < a.head_dim; ++d, out += width) {
+      for (int64_t i = 0; i < count; i += kVf) {
+        vstore_part(out + i, vload(o + (i / kGroup * a.head_dim + d) * kGroup + i % kGroup) * vload(l + i), count - i);
+      }
+    }
+    return;
+  }
   float row[kPanel];
   for (int64_t d = 0; d < a.head_dim; ++d) {
     for (int64_t i = 0; i < count; i += kVf) {

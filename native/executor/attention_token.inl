@@ -65,7 +65,7 @@ static void token_softmax(float* s, int64_t keys, float* max_out, float* sum_out
   float most = top[0];
   for (int i = 1; i < kVf; ++i) most = top[i] > most ? top[i] : most;
   for (int64_t j = 0; j < padded; j += kVf) {
-    const vf p = vexp(vload(s + j) - vset(most));
+    const vf p = vexp_below(vload(s + j) - vset(most));
     sum += p;
     vstore(s + j, p);
   }

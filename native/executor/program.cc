@@ -130,6 +130,8 @@ void Program::run_linear(const Step& s, int64_t lanes) {
   epilogue.bias = s.bias;
   epilogue.activation = s.activation;
   if (s.residual >= 0) epilogue.residual = view(s.residual).data;
+  epilogue.same_x = state_.last_x == slices[s.in].buffer;
+  state_.last_x = slices[s.in].buffer;
   const Packed& packed = *variant->packed;
   packed.kernel->run(packed, view(s.in).data, lanes, Output{view(s.out).data, 0}, epilogue, Pool::get());
 }
@@ -141,10 +143,13 @@ bool Program::run(const Batch& batch, const std::vector<int>& outputs, const std
   if (!plan(batch, run, outputs)) return false;
   if (fill_nan) std::fill(state_.arena, state_.arena + state_.arena_floats, std::numeric_limits<float>::quiet_NaN());
   prepare(batch);
+  state_.last_x = -1;
   double before = step_seconds ? now() : 0;
   for (size_t i = 0; i < steps.size(); ++i) {
     if (!run[i]) continue;
     run_step(steps[i], batch);
+    const int written = steps[i].op == Op::rope ? steps[i].in : steps[i].out;
+    if (slices[written].buffer == state_.last_x) state_.last_x = -1;
     if (step_seconds) {
       const double after = now();
       step_seconds[i] += after - before;

@@ -119,6 +119,7 @@ struct RunState {
   };
   std::vector<Rotation> rotations;
   size_t rotations_used = 0;
+  int last_x = -1;  // the buffer that the last product multiplied, while nothing wrote to it
 };
 
 class Program {

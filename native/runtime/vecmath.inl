@@ -86,9 +86,11 @@ static inline float vsum(vf x) {
 }
 
 // e^x = 2^n e^r, |r| <= ln(2) / 2; e^r = 1 + r + r^2 P(r), P of degree 4 (relative error 3e-9). Adding 1.5 * 2^23 rounds to
-// the nearest integer; 2^n is built as 2 * 2^(n-1), so that n = 128 does not overflow.
-static inline vf vexp(vf x) {
+// the nearest integer; 2^n is built as 2 * 2^(n-1), so that n = 128 does not overflow. This one takes x up to 88.72: from an n of
+// -126 on, which -87.3 has, 2^(n-1) is built as zero.
+static inline vf vexp_below(vf x) {
   const vf shift = vset(12582912.0f);
+  x = vmax(vset(-87.3f), x);  // in this order NaN stays
   const vf shifted = vfma(x, vset(1.44269504088896341f), shift);
   const vf n = shifted - shift;
   vf r = vfma(n, vset(-0.693145751953125f), x);
@@ -99,12 +101,12 @@ static inline vf vexp(vf x) {
   p = vfma(p, r, vset(0.1666652113199234f));
   p = vfma(p, r, vset(0.4999999403953552f));
   p = vfma(p * r, r, r) + vset(1.0f);
-  // Unsigned, because it wraps for an x beyond the range, whose result is replaced below.
+  // Unsigned, because it wraps for an x beyond the range.
   const vf half_scale = reinterpret_cast<vf>((reinterpret_cast<vu>(shifted) + (126u - 0x4b400000u)) << 23);
-  vf y = (p + p) * half_scale;
-  y = vselect(x < vset(-86.98f), vset(0.0f), y);
-  return vselect(x > vset(88.72283f), vset(__builtin_inff()), y);
+  return (p + p) * half_scale;
 }
+
+static inline vf vexp(vf x) { return vselect(x > vset(88.72283f), vset(__builtin_inff()), vexp_below(x)); }
 
 // x Phi(x), the erf form: Phi(x) - 1/2 as x P(x^2) / Q(x^2) on |x| <= 5.65, beyond which it is 0 or x. A rational function takes
 // a third of the time of erfc by way of exp; the price is that far below 0 the error is small beside 1, not beside the result.

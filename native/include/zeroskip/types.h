@@ -28,6 +28,8 @@ struct Epilogue {
   const float* bias = nullptr;      // [rows]
   Activation activation = Activation::none;
   const float* residual = nullptr;  // laid out as Y
+  // A hint: x is what this thread's last product had, and nobody wrote to it since. What was made of it may be used again.
+  bool same_x = false;
 };
 
 // ---- Lane panels -------------------------------------------------------------------------------------------------

@@ -115,13 +115,13 @@ static void softmax(LaneGroup& g, int64_t count, vf* alpha) {
     const vf before = vload(g.m + v * kVf);
     vstore(g.m + v * kVf, top[v]);
     top[v] = vselect(top[v] == nothing, vset(0.0f), top[v]);
-    alpha[v] = vexp(before - top[v]);
+    alpha[v] = vexp_below(before - top[v]);
     sum[v] = vload(g.l + v * kVf) * alpha[v];
   }
   for (int64_t t = 0; t < count; ++t) {
     for (int v = 0; v < kGv; ++v) {
       float* at = g.s + t * kLanes + v * kVf;
-      const vf p = vexp(vload(at) - top[v]);
+      const vf p = vexp_below(vload(at) - top[v]);
       sum[v] += p;
       vstore(at, p);
     }
@@ -269,11 +269,11 @@ static float row_softmax(float* s, int64_t count, float* m, float* l) {
   *m = most;
   if (most == -__builtin_inff()) most = 0;
   for (int64_t t = 0; t < padded; t += kVf) {
-    const vf p = vexp(vload(s + t) - vset(most));
+    const vf p = vexp_below(vload(s + t) - vset(most));
     sum += p;
     vstore(s + t, p);
   }
-  const float alpha = vexp(vset(before - most))[0];
+  const float alpha = vexp_below(vset(before - most))[0];
   *l = *l * alpha + vsum(sum);
   return alpha;
 }

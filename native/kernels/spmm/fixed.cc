@@ -16,6 +16,7 @@
 
 #include "blocks.h"
 #include "fixed.h"
+#include "lane_codes.h"
 #include "source.h"
 
 namespace zs {
@@ -30,10 +31,10 @@ struct FixedMatrix : Packed {
   std::vector<int64_t> starts;  // [row block][column block] first entry, and the end
   std::vector<uint16_t> ids, counts;  // [row block][column block][row], rows by falling count: the loop's branch is predicted
   std::vector<float> scales;  // the same
-  Buffer indices, codes;
+  Buffer offsets, codes;  // of 16 bits
 
   int64_t bytes() const override {
-    return static_cast<int64_t>(8 * starts.size() + 2 * (ids.size() + counts.size()) + 4 * scales.size()) + indices.bytes() +
+    return static_cast<int64_t>(8 * starts.size() + 2 * (ids.size() + counts.size()) + 4 * scales.size()) + offsets.bytes() +
            codes.bytes();
   }
   int64_t directory(int64_t rb, int64_t kb) const {
@@ -45,20 +46,10 @@ struct FixedMatrix : Packed {
             ids.data() + at,
             counts.data() + at,
             scales.data() + at,
-            indices.data() + first,
+            reinterpret_cast<const uint16_t*>(offsets.data()) + first,
             reinterpret_cast<const int16_t*>(codes.data()) + first};
   }
 };
-
-const FixedMicro& fixed_of([[maybe_unused]] Isa isa) {
-#if defined(__x86_64__)
-  if (isa == Isa::avx2) return fixed_avx2;
-  if (isa == Isa::avx512) return fixed_avx512;
-#elif defined(__aarch64__)
-  if (isa == Isa::neon) return fixed_neon;
-#endif
-  return fixed_scalar;
-}
 
 // Blocks of nearly equal width whose columns of x, 64 lanes each, leave a quarter of L1 for the rest; half of it is 6 % slower.
 int64_t column_block(int64_t cols) {
@@ -88,6 +79,7 @@ void fill_block(FixedMatrix& a, const RowReader& reader, const std::vector<Part>
   std::vector<float> values;
   std::vector<uint16_t> order(rows);
   std::vector<int64_t> place(rows * a.col_blocks), slot(rows * a.col_blocks);
+  uint16_t* offsets = reinterpret_cast<uint16_t*>(a.offsets.data());
   for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
     const auto count = [&](int64_t r) { return parts[(begin + r) * a.col_blocks + kb].count; };
     for (int64_t r = 0; r < rows; ++r) order[r] = static_cast<uint16_t>(r);
@@ -108,7 +100,7 @@ void fill_block(FixedMatrix& a, const RowReader& reader, const std::vector<Part>
       const Part& part = parts[(begin + r) * a.col_blocks + kb];
       const int64_t at = place[r * a.col_blocks + kb];
       for (int64_t i = 0; i < part.count; ++i) {
-        a.indices.data()[at + i] = static_cast<uint8_t>(cols[part.first + i] - kb * a.col_block);
+        offsets[at + i] = static_cast<uint16_t>((cols[part.first + i] - kb * a.col_block) * kPanel * 2);
       }
       int16_t* codes = reinterpret_cast<int16_t*>(a.codes.data()) + at;
       a.scales[slot[r * a.col_blocks + kb]] = round_weights(values.data() + part.first, part.count, codes);
@@ -116,36 +108,17 @@ void fill_block(FixedMatrix& a, const RowReader& reader, const std::vector<Part>
   }
 }
 
-// x of all tokens as codes, of each panel [column][64], and the scale of each token.
-struct FixedLanes {
-  Buffer codes;
-  std::vector<float> scales;
-};
-
-const FixedLanes& quantise_lanes(const FixedMicro& micro, const float* x, int64_t cols, int64_t lanes, Pool& pool) {
-  thread_local FixedLanes kept;
-  const int64_t panels = panel_count(lanes), bytes = panels * cols * kPanel * 2;
-  if (kept.codes.bytes() < bytes) kept.codes = Buffer(bytes);
-  kept.scales.resize(panels * kPanel);
-  FixedLanes& out = kept;
-  pool.parallel(panels, [&](int64_t p, int) {
-    const int64_t width = panel_width(lanes, p), valid = std::min(kPanel, lanes - p * kPanel);
-    const float* panel = x + p * kPanel * cols;
-    float inverse[kPanel];
-    float* scales = out.scales.data() + p * kPanel;
-    micro.largest(panel, width, cols, scales);
-    for (int64_t t = 0; t < kPanel; ++t) {
-      const float most = t < valid ? scales[t] : 0.0f;
-      // Where the scale would be subnormal, x counts as zero.
-      scales[t] = !isfinite(most) ? NAN : most < 0x1p-110f ? 0.0f : most / kUnit;
-      inverse[t] = scales[t] > 0 ? 1.0f / scales[t] : 0.0f;
-    }
-    micro.quantise(panel, width, cols, inverse, reinterpret_cast<int16_t*>(out.codes.data()) + p * kPanel * cols);
-  });
-  return out;
-}
-
 }  // namespace
+
+const FixedMicro& fixed_of([[maybe_unused]] Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::avx2 || isa == Isa::avxvnni) return fixed_avx2;
+  if (isa == Isa::avx512) return fixed_avx512;
+#elif defined(__aarch64__)
+  if (isa == Isa::neon) return fixed_neon;
+#endif
+  return fixed_scalar;
+}
 
 std::unique_ptr<Packed> pack_fixed(const Source& source, Format, ValueType, Isa) {
   auto a = std::make_unique<FixedMatrix>();
@@ -180,7 +153,7 @@ std::unique_ptr<Packed> pack_fixed(const Source& source, Format, ValueType, Isa)
   a->ids.resize(cells);
   a->counts.resize(cells);
   a->scales.resize(cells);
-  a->indices = Buffer(entries);
+  a->offsets = Buffer(2 * entries);
   a->codes = Buffer(2 * entries);
   Pool::get().parallel(a->blocks.count, [&](int64_t rb, int) { fill_block(*a, reader, parts, rb); });
   return a;
@@ -191,12 +164,13 @@ void run_fixed(const Packed& packed, const float* x, int64_t lanes, Output y, co
   const Isa isa = a.kernel->isa;
   const FixedMicro& micro = fixed_of(isa);
   const Finish finish = isa == Isa::scalar ? finish_scalar : micro_of(isa).finish;
-  const FixedLanes& kept = quantise_lanes(micro, x, a.cols, lanes, pool);
+  const LaneQuantiser how{kUnit, 0x1p-110f, micro.largest, micro.quantise};
+  const LaneCodes& kept = codes_of_lanes(how, x, a.cols, (a.cols + 1) / 2, lanes, e.same_x, pool);
   pool.parallel(a.blocks.count * panel_count(lanes), [&](int64_t task, int) {
     const int64_t rb = task % a.blocks.count, p = task / a.blocks.count, begin = a.blocks.begin(rb);
     const int64_t width = panel_width(lanes, p);
     const YTile tile = tile_of(y, e.residual, a.rows, begin, p, width);
-    const int16_t* codes = reinterpret_cast<const int16_t*>(kept.codes.data()) + p * kPanel * a.cols;
+    const int16_t* codes = kept.panel(p);
     for (int64_t kb = 0; kb < a.col_blocks; ++kb) {
       const float* lane_scales = kb + 1 == a.col_blocks ? kept.scales.data() + p * kPanel : nullptr;
       micro.cell(a.cell(rb, kb), codes + kb * a.col_block * kPanel, width, lane_scales, tile.y, tile.ldy, kb == 0);

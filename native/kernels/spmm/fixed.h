@@ -13,15 +13,14 @@ struct FixedCell {
   const uint16_t* ids;     // [row] which one of the block
   const uint16_t* counts;  // [row]
   const float* scales;     // [row] what a unit of a sum of products is worth, before the scale of the lane
-  const uint8_t* indices;  // column in the block
+  const uint16_t* offsets;  // of the column in the block: bytes from the first one's codes of x
   const int16_t* codes;
 };
 
 struct FixedMicro {
-  // most[lane] = the largest |x| of [features][width], NaN where there is one.
+  // As LaneQuantiser has them: out[feature][kPanel], lanes from `width` on zero, no more features than x has.
   void (*largest)(const float* x, int64_t width, int64_t features, float* most);
-  // x[features][width] as codes, out[feature][kPanel]; lanes from `width` on are zero; inverse has 64.
-  void (*quantise)(const float* x, int64_t width, int64_t features, const float* inverse, int16_t* out);
+  void (*quantise)(const float* x, int64_t width, int64_t features, int64_t pairs, const float* inverse, int16_t* out);
   // y[row][lane] = or += the sums of a cell; times lane_scales where that is not null.
   void (*cell)(const FixedCell&, const int16_t* x, int64_t width, const float* lane_scales, float* y, int64_t ldy, bool first);
 };
@@ -30,5 +29,7 @@ extern const FixedMicro fixed_scalar;
 extern const FixedMicro fixed_avx2;
 extern const FixedMicro fixed_avx512;
 extern const FixedMicro fixed_neon;
+
+const FixedMicro& fixed_of(Isa isa);
 
 }  // namespace zs

@@ -55,20 +55,21 @@ struct Codes {
 };
 
 // sum[v] += product(x[v], w).
-template <int V> static inline void add_products(vh (&sum)[V], const int16_t* x, vh w) {
+template <int V> static inline void add_products(vh (&sum)[V], const int16_t* x, int64_t offset, vh w) {
 #if defined(__AVX2__) && !defined(__AVX512F__) && !defined(ZS_VEC_GENERIC)
   if constexpr (V == 4) {  // in one piece: GCC 12 spills two of four products of four entries, though there is room for all
     vh a, b, c, d;
-    asm("vpmulhrsw (%[x]), %[w], %[a]\n\tvpmulhrsw 32(%[x]), %[w], %[b]\n\t"
-        "vpmulhrsw 64(%[x]), %[w], %[c]\n\tvpmulhrsw 96(%[x]), %[w], %[d]\n\t"
+    asm("vpmulhrsw (%[x],%[o]), %[w], %[a]\n\tvpmulhrsw 32(%[x],%[o]), %[w], %[b]\n\t"
+        "vpmulhrsw 64(%[x],%[o]), %[w], %[c]\n\tvpmulhrsw 96(%[x],%[o]), %[w], %[d]\n\t"
         "vpaddw %[a], %[s0], %[s0]\n\tvpaddw %[b], %[s1], %[s1]\n\tvpaddw %[c], %[s2], %[s2]\n\tvpaddw %[d], %[s3], %[s3]"
         : [s0] "+x"(sum[0]), [s1] "+x"(sum[1]), [s2] "+x"(sum[2]), [s3] "+x"(sum[3]), [a] "=&x"(a), [b] "=&x"(b), [c] "=&x"(c),
           [d] "=&x"(d)
-        : [x] "r"(x), [w] "x"(w), "m"(*reinterpret_cast<const int16_t (*)[4 * kVh]>(x)));
+        : [x] "r"(x), [o] "r"(offset), [w] "x"(w)
+        : "memory");
     return;
   }
 #endif
-  const vh_at* lanes = reinterpret_cast<const vh_at*>(x);
+  const vh_at* lanes = reinterpret_cast<const vh_at*>(reinterpret_cast<const char*>(x) + offset);
   for (int v = 0; v < V; ++v) sum[v] += product(lanes[v], w);
 }
 
@@ -114,7 +115,7 @@ static inline vh rounded_pair(vf a, vf b) {
 #endif
 }
 
-void quantise_lanes(const float* x, int64_t width, int64_t features, const float* inverse, int16_t* out) {
+void quantise_lanes(const float* x, int64_t width, int64_t features, int64_t, const float* inverse, int16_t* out) {
   const int64_t whole = width > kVh ? kPanel : kVh;
   const auto part = [](const float* p, int64_t n) { return n > 0 ? vload_part(p, n) : vf{}; };
   for (int64_t f = 0; f < features; ++f, x += width, out += kPanel) {
@@ -126,46 +127,60 @@ void quantise_lanes(const float* x, int64_t width, int64_t features, const float
   }
 }
 
+// A row's sums of a block, scaled, into y, or added to it; and, behind the last block, all times the scales of the lanes.
+template <int V, bool kWhole>
+static inline void finish_row(const vh (&sum)[V], vf scale, const float* lane_scales, float* y, int64_t width, bool first) {
+  alignas(ZS_VECTOR_BYTES) int16_t sums[V * kVh];
+  for (int v = 0; v < V; ++v) *reinterpret_cast<vh_at*>(sums + v * kVh) = sum[v];
+  const auto each = [&](const auto& total) {
+    for (int64_t t = 0; t < V * kVh && (kWhole || t < width); t += kVf) {
+      const vf part = __builtin_convertvector(*reinterpret_cast<const vh_part*>(sums + t), vf) * scale;
+      if (kWhole) {
+        vstore(y + t, total(part, t));
+      } else {
+        vstore_part(y + t, total(part, t), width - t);
+      }
+    }
+  };
+  const auto load = [&](const float* from, int64_t t) { return kWhole ? vload(from + t) : vload_part(from + t, width - t); };
+  if (first && lane_scales) {
+    each([&](vf part, int64_t t) { return part * load(lane_scales, t); });
+  } else if (first) {
+    each([](vf part, int64_t) { return part; });
+  } else if (lane_scales) {
+    each([&](vf part, int64_t t) { return (load(y, t) + part) * load(lane_scales, t); });
+  } else {
+    each([&](vf part, int64_t t) { return load(y, t) + part; });
+  }
+}
+
 // V vectors of lanes; those from `width` on are not written.
-template <int V>
+template <int V, bool kWhole>
 void cell_of_vectors(const FixedCell& cell, const int16_t* x, int64_t width, const float* lane_scales, float* y, int64_t ldy,
                      bool first) {
-  const uint8_t* index = cell.indices;
+  const uint16_t* offset = cell.offsets;
   const int16_t* code = cell.codes;
   for (int64_t r = 0; r < cell.rows; ++r) {
     vh sum[V];
     for (int v = 0; v < V; ++v) sum[v] = vh{};
-    const auto add = [&](int64_t column, vh weight) { add_products(sum, x + column * kPanel, weight); };
-    const uint8_t* end = index + cell.counts[r];
-    for (; index + 4 <= end; index += 4, code += 4) {
-      uint32_t four;
-      memcpy(&four, index, 4);
+    const uint16_t* end = offset + cell.counts[r];
+    for (; offset + 4 <= end; offset += 4, code += 4) {
       const Codes codes(code);
-      add(four & 255, codes.at(0));
-      add(four >> 8 & 255, codes.at(1));
-      add(four >> 16 & 255, codes.at(2));
-      add(four >> 24, codes.at(3));
+      for (int i = 0; i < 4; ++i) add_products(sum, x, offset[i], codes.at(i));
     }
-    for (; index < end; ++index, ++code) add(*index, *code - vh{});
-    alignas(ZS_VECTOR_BYTES) int16_t sums[V * kVh];
-    for (int v = 0; v < V; ++v) *reinterpret_cast<vh_at*>(sums + v * kVh) = sum[v];
-    const vf scale = vset(cell.scales[r]);
-    float* out = y + cell.ids[r] * ldy;
-    for (int64_t t = 0; t < V * kVh && t < width; t += kVf) {
-      const vf part = __builtin_convertvector(*reinterpret_cast<const vh_part*>(sums + t), vf) * scale;
-      vf total = first ? part : part + vload_part(out + t, width - t);
-      if (lane_scales) total *= vload_part(lane_scales + t, width - t);
-      vstore_part(out + t, total, width - t);
-    }
+    for (; offset < end; ++offset, ++code) add_products(sum, x, *offset, *code - vh{});
+    finish_row<V, kWhole>(sum, vset(cell.scales[r]), lane_scales, y + cell.ids[r] * ldy, width, first);
   }
 }
 
 void cell(const FixedCell& c, const int16_t* x, int64_t width, const float* lane_scales, float* y, int64_t ldy, bool first) {
-  if (width <= kVh) return cell_of_vectors<1>(c, x, width, lane_scales, y, ldy, first);
-  if constexpr (kPanel / kVh >= 4) {
-    if (width <= 2 * kVh) return cell_of_vectors<2>(c, x, width, lane_scales, y, ldy, first);
+  constexpr int kAll = kPanel / kVh;
+  if (width == kPanel) return cell_of_vectors<kAll, true>(c, x, width, lane_scales, y, ldy, first);
+  if (width <= kVh) return cell_of_vectors<1, false>(c, x, width, lane_scales, y, ldy, first);
+  if constexpr (kAll >= 4) {
+    if (width <= 2 * kVh) return cell_of_vectors<2, false>(c, x, width, lane_scales, y, ldy, first);
   }
-  cell_of_vectors<kPanel / kVh>(c, x, width, lane_scales, y, ldy, first);
+  cell_of_vectors<kAll, false>(c, x, width, lane_scales, y, ldy, first);
 }
 
 }  // namespace

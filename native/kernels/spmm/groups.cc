@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "blocks.h"
+#include "fixed.h"
 #include "groups.h"
+#include "lane_codes.h"
 #include "source.h"
 
 namespace zs {
@@ -47,8 +49,9 @@ struct GroupMatrix : Packed {
   }
 };
 
-// What the largest |x| of a token is divided by; where that would be subnormal, x counts as zero.
-float scale_of(float most) { return !isfinite(most) ? NAN : most < 0x1p-119f ? 0.0f : most / 127.0f; }
+constexpr float kUnit = 127, kLeast = 0x1p-119f;  // as LaneQuantiser has them
+
+float scale_of(float most) { return !isfinite(most) ? NAN : most < kLeast ? 0.0f : most / kUnit; }
 
 const GroupMicro& groups_of(Isa isa) {
 #if defined(__x86_64__)
@@ -219,40 +222,6 @@ void pack_bits(GroupMatrix& a, const Source& source, const RowReader& reader) {
   });
 }
 
-// x of many tokens: of each panel [strip of 16 lanes][pair of columns][lane][2], and the scale of each lane.
-struct QuantisedLanes {
-  int64_t strip_codes = 0;
-  Buffer codes;
-  std::vector<float> scales;
-
-  int16_t* strip(int64_t p, int64_t lane) const {
-    return reinterpret_cast<int16_t*>(codes.data()) + (p * kPanel + lane) / kStrip * strip_codes;
-  }
-};
-
-const QuantisedLanes& quantise_lanes(const ManyMicro& micro, const GroupMatrix& a, const float* x, int64_t lanes, Pool& pool) {
-  thread_local QuantisedLanes q;
-  const int64_t panels = panel_count(lanes);
-  q.strip_codes = a.steps * kPair * kStrip;
-  const int64_t bytes = panels * (kPanel / kStrip) * q.strip_codes * 2;
-  if (q.codes.bytes() < bytes) q.codes = Buffer(bytes);
-  q.scales.resize(panels * kPanel);
-  QuantisedLanes& out = q;
-  pool.parallel(panels, [&](int64_t p, int) {
-    const int64_t width = panel_width(lanes, p), valid = std::min(kPanel, lanes - p * kPanel);
-    const float* panel = x + p * kPanel * a.cols;
-    float inverse[kPanel];
-    float* scales = out.scales.data() + p * kPanel;
-    micro.largest(panel, width, a.cols, scales);
-    for (int64_t t = 0; t < kPanel; ++t) {
-      scales[t] = t < valid ? scale_of(scales[t]) : 0.0f;
-      inverse[t] = scales[t] > 0 ? 1.0f / scales[t] : 0.0f;
-    }
-    micro.quantise(panel, width, a.cols, a.steps * kPair / 2, inverse, out.strip(p, 0));
-  });
-  return out;
-}
-
 // Four rows from `row` on, in 16 bits.
 void widen_rows(const GroupMatrix& a, const ManyMicro& micro, int64_t row, int16_t* out) {
   const bool four = a.type == ValueType::i4;
@@ -267,9 +236,10 @@ void widen_rows(const GroupMatrix& a, const ManyMicro& micro, int64_t row, int16
 void run_many(const GroupMatrix& a, const ManyMicro& micro, const float* x, int64_t lanes, Output y, const Epilogue& e,
               Pool& pool) {
   constexpr int64_t kWidenedBytes = 128 << 10;
-  const QuantisedLanes& q = quantise_lanes(micro, a, x, lanes, pool);
+  const LaneQuantiser how{kUnit, kLeast, fixed_of(a.kernel->isa).largest, micro.quantise};
   const Finish finish = micro_of(a.kernel->isa).finish;
   const int64_t pairs = a.steps * kPair / 2, tile_codes = kTileRows * 2 * pairs;
+  const LaneCodes& q = codes_of_lanes(how, x, a.cols, pairs, lanes, e.same_x, pool);
   const int64_t most_tiles = std::clamp(kWidenedBytes / 2 / std::max<int64_t>(1, tile_codes), int64_t{2}, int64_t{32});
   const RowBlocks blocks(a.rows, most_tiles * kTileRows, kTileRows);
   const int64_t panels = panel_count(lanes), group = panels_a_task(panels, blocks.count, pool.size(), 8);
@@ -293,7 +263,7 @@ void run_many(const GroupMatrix& a, const ManyMicro& micro, const float* x, int6
                               a.bits() ? a.row(r).scales : a.tile(r / kTileRows).scales,
                               row_stride,
                               block_stride};
-          micro.strip(view, q.strip(p, lane), std::min(kStrip, width - lane), q.scales.data() + p * kPanel + lane,
+          micro.strip(view, q.panel(p) + lane * 2 * pairs, std::min(kStrip, width - lane), q.scales.data() + p * kPanel + lane,
                       tile.y + (r - begin) * tile.ldy + lane, tile.ldy);
         }
       }

@@ -50,9 +50,7 @@ struct ManyMicro {
   // One row of a bitmask: writes two of every eight.
   void (*widen_row_i8)(const GroupRow&, int16_t* out);
   void (*widen_row_i4)(const GroupRow&, int16_t* out);
-  // most[lane] = the largest |x| of [features][width], NaN where there is one.
-  void (*largest)(const float* x, int64_t width, int64_t features, float* most);
-  // x[features][width] as codes, [strip of 16 lanes][pair of columns][lane][2]; zero behind the last feature.
+  // As LaneQuantiser has it: [strip of 16 lanes][pair of columns][lane][2]; zero behind the last feature.
   void (*quantise)(const float* x, int64_t width, int64_t features, int64_t pairs, const float* inverse, int16_t* out);
   // y[row][lane] = the tile times a strip of 8 or 16 lanes, aligned to 32 bytes.
   void (*strip)(const ManyTile&, const int16_t* x, int64_t lanes, const float* lane_scales, float* y, int64_t ldy);

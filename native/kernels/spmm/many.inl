@@ -71,30 +71,17 @@ template <bool Four> void widen_row(const GroupRow& g, int16_t* out) {
   }
 }
 
-// The largest |x| of each lane, as bits: their order is that of the numbers, with NaN above all of them.
-void largest_lanes(const float* x, int64_t width, int64_t features, float* most) {
-  for (int64_t t = 0; t < width; t += kVector) {
-    __m256i bits = _mm256_setzero_si256();
-    for (int64_t f = 0; f < features; ++f) {
-      const __m256i here = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + f * width + t));
-      bits = _mm256_max_epi32(bits, _mm256_and_si256(here, _mm256_set1_epi32(0x7fffffff)));
-    }
-    _mm256_storeu_ps(most + t, _mm256_castsi256_ps(bits));
-  }
-}
-
+// A panel is read in order, though four strips are written at once.
 void quantise_lanes(const float* x, int64_t width, int64_t features, int64_t pairs, const float* inverse, int16_t* out) {
   const __m256i low = _mm256_set1_epi32(0xffff);
-  for (int64_t t = 0; t < width; t += kVector) {
-    const __m256 scale = _mm256_loadu_ps(inverse + t);
-    int16_t* to = out + t / kStrip * pairs * 2 * kStrip + t % kStrip * 2;
-    const auto codes = [&](int64_t f) {
-      if (f >= features) return _mm256_setzero_si256();
-      return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + f * width + t), scale));
-    };
-    for (int64_t k = 0; k < pairs; ++k, to += 2 * kStrip) {
-      const __m256i both = _mm256_or_si256(_mm256_and_si256(codes(2 * k), low), _mm256_slli_epi32(codes(2 * k + 1), 16));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), both);
+  for (int64_t k = 0; k < pairs; ++k, x += 2 * width, out += 2 * kStrip) {
+    for (int64_t t = 0; t < width; t += kVector) {
+      const auto codes = [&](int64_t f) {
+        if (2 * k + f >= features) return _mm256_setzero_si256();
+        return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + f * width + t), _mm256_loadu_ps(inverse + t)));
+      };
+      const __m256i both = _mm256_or_si256(_mm256_and_si256(codes(0), low), _mm256_slli_epi32(codes(1), 16));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + t / kStrip * pairs * 2 * kStrip + t % kStrip * 2), both);
     }
   }
 }
@@ -172,7 +159,7 @@ void strip(const ManyTile& g, const int16_t* x, int64_t lanes, const float* lane
   strip_of_vectors<1>(g, x, lane_scales, y, ldy);
 }
 
-const ManyMicro many_avx2 = {widen_i8, widen_i4, widen_row<false>, widen_row<true>, largest_lanes, quantise_lanes, strip};
+const ManyMicro many_avx2 = {widen_i8, widen_i4, widen_row<false>, widen_row<true>, quantise_lanes, strip};
 
 }  // namespace
 }  // namespace zs

@@ -590,8 +590,9 @@ inline vf activate(vf v, Activation activation) {
   return v;
 }
 
-void finish(float* y, int64_t ldy, int64_t rows, int64_t width, const float* bias, Activation activation,
-            const float* residual) {
+// An activation a loop: a choice for each vector keeps its constants out of registers.
+template <Activation activation>
+void finish_rows(float* y, int64_t ldy, int64_t rows, int64_t width, const float* bias, const float* residual) {
   if (width == 1 && ldy == 1) {  // one lane: the rows themselves are contiguous
     for (int64_t i = 0; i < rows; i += kVf) {
       const int64_t n = rows - i < kVf ? rows - i : kVf;
@@ -605,13 +606,32 @@ void finish(float* y, int64_t ldy, int64_t rows, int64_t width, const float* bia
   }
   for (int64_t r = 0; r < rows; ++r) {
     const vf b = vset(bias ? bias[r] : 0.0f);
-    for (int64_t t = 0; t < width; t += kVf) {
-      const int64_t n = width - t < kVf ? width - t : kVf;
-      float* at = y + r * ldy + t;
-      vf v = activate(vload_part(at, n) + b, activation);
-      if (residual) v += vload_part(residual + r * ldy + t, n);
-      vstore_part(at, v, n);
+    float* row = y + r * ldy;
+    const float* added = residual ? residual + r * ldy : nullptr;
+    int64_t t = 0;
+    if (added) {
+      for (; t + kVf <= width; t += kVf) vstore(row + t, activate(vload(row + t) + b, activation) + vload(added + t));
+    } else {
+      for (; t + kVf <= width; t += kVf) vstore(row + t, activate(vload(row + t) + b, activation));
     }
+    if (t < width) {
+      vf v = activate(vload_part(row + t, width - t) + b, activation);
+      if (added) v += vload_part(added + t, width - t);
+      vstore_part(row + t, v, width - t);
+    }
+  }
+}
+
+void finish(float* y, int64_t ldy, int64_t rows, int64_t width, const float* bias, Activation activation,
+            const float* residual) {
+  const auto run = [&](auto rows_of) { rows_of(y, ldy, rows, width, bias, residual); };
+  switch (activation) {
+    case Activation::none: return run(finish_rows<Activation::none>);
+    case Activation::relu: return run(finish_rows<Activation::relu>);
+    case Activation::gelu: return run(finish_rows<Activation::gelu>);
+    case Activation::gelu_tanh: return run(finish_rows<Activation::gelu_tanh>);
+    case Activation::silu: return run(finish_rows<Activation::silu>);
+    case Activation::tanh: return run(finish_rows<Activation::tanh>);
   }
 }
 
