@@ -1,4 +1,7 @@
 // Kernels of fixed point: CSR, every instruction set, every lane count, and what would overflow 16 bits if scales were wrong.
+#include <memory>
+
+#include "../executor/program.h"
 #include "../runtime/cpu.h"
 #include "runs.h"
 
@@ -114,6 +117,65 @@ ZS_TEST(fixed_point_of_what_has_no_scale) {
       }
     }
   });
+}
+
+// Products of one x share its codes, and must not once something else wrote to the buffer.
+ZS_TEST(codes_of_x_are_shared_until_it_changes) {
+  const int64_t features = 70, rows = 40, entries = 11;
+  const Held held = hold(random_matrix(rows, features, 0.4, 7600), Format::csr, ValueType::f32);
+  const Held other =
+      hold(quantised(random_matrix(rows, features, 1.0, 7601), ValueType::i8, 0, false, 7601), Format::dense, ValueType::i8);
+  std::vector<float> tables[2];
+  for (std::vector<float>& table : tables) {
+    Random random(7602 + (&table - tables));
+    for (int64_t i = 0; i < entries * features; ++i) table.push_back(random.symmetric());
+  }
+  std::vector<int32_t> ids;
+  for (int32_t i = 0; i < 100; ++i) ids.push_back(i * 7 % static_cast<int32_t>(entries));
+  const int64_t offsets[] = {0, 100};
+  Batch batch;
+  batch.ids = ids.data();
+  batch.tokens = 100;
+  batch.offsets = offsets;
+  batch.sequences = 1;
+  for (const Kernel& kernel : kernels()) {
+    const bool fixed = kernel.x == XType::i16 && kernel.type == ValueType::f32;
+    const bool codes = kernel.x == XType::i8 && kernel.format == Format::dense && kernel.type == ValueType::i8;
+    if ((!fixed && !codes) || !isa_usable(kernel.isa)) continue;
+    const std::shared_ptr<Packed> packed = packed_by(kernel, fixed ? held : other);
+    Program program;
+    program.buffers = {features, rows, rows, rows};
+    for (int b = 0; b < 4; ++b) program.slices.push_back({b, 0, program.buffers[b]});
+    const auto embed = [&](const std::vector<float>& table) {
+      Step step;
+      step.op = Op::embed;
+      step.out = 0;
+      step.table = table.data();
+      step.entries = entries;
+      program.steps.push_back(step);
+    };
+    const auto multiply = [&](int out) {
+      Step step;
+      step.op = Op::linear;
+      step.in = 0;
+      step.out = out;
+      step.variants = {{INT64_MAX, packed}};
+      program.steps.push_back(step);
+    };
+    embed(tables[0]);
+    multiply(1);
+    multiply(2);
+    embed(tables[1]);
+    multiply(3);
+    const std::string wrong = program.check();
+    check(wrong.empty(), kernel.isa, std::string(kernel.name) + ": " + wrong);
+    std::vector<std::vector<float>> together(3, std::vector<float>(rows * 100)), alone = together;
+    program.run(batch, {1, 2, 3}, {together[0].data(), together[1].data(), together[2].data()}, nullptr, true);
+    for (int i = 0; i < 3; ++i) program.run(batch, {i + 1}, {alone[i].data()}, nullptr, true);
+    check(together == alone, kernel.isa, std::string(kernel.name) + " takes old codes for a new x");
+    check(together[0] == together[1] && together[1] != together[2], kernel.isa,
+          std::string(kernel.name) + ": x or its change is lost");
+  }
 }
 
 }  // namespace zs::test

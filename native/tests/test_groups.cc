@@ -63,7 +63,8 @@ ZS_TEST(groups_of_codes) {
       for (int64_t group : {0, 32, 64, 128}) {
         for (int64_t rows : {1, 7, 70}) {
           for (int64_t cols : {16, 48, 272}) {
-            const Matrix m = quantised(random_nm(rows, cols, nm.first, nm.second, ++seed), type, group, false, seed);
+            ++seed;
+            const Matrix m = quantised(random_nm(rows, cols, nm.first, nm.second, seed), type, group, false, seed);
             const Held held = hold(m, Format::nm, type, nm.first, nm.second);
             sweep(m, held, rows == 70 && cols == 272 ? kLanes : std::vector<int64_t>{1, 5, 66}, seed);
           }
@@ -78,7 +79,8 @@ ZS_TEST(dense_codes) {
   for (ValueType type : {ValueType::i8, ValueType::i4}) {
     for (int64_t group : {0, 32, 128}) {
       for (const auto& shape : {std::pair<int64_t, int64_t>{1, 1}, {5, 17}, {33, 100}, {64, 300}}) {
-        const Matrix m = quantised(random_matrix(shape.first, shape.second, 1.0, ++seed), type, group, false, seed);
+        ++seed;
+        const Matrix m = quantised(random_matrix(shape.first, shape.second, 1.0, seed), type, group, false, seed);
         sweep(m, hold(m, Format::dense, type), kLanes, seed);
       }
     }
@@ -91,7 +93,8 @@ ZS_TEST(bitmasks_of_codes) {
     for (ValueType type : {ValueType::i8, ValueType::i4}) {
       for (int64_t group : {0, 32, 128}) {
         for (const auto& shape : {std::pair<int64_t, int64_t>{1, 1}, {7, 31}, {5, 33}, {70, 300}}) {
-          const Matrix m = quantised(random_matrix(shape.first, shape.second, density, ++seed), type, group, false, seed);
+          ++seed;
+          const Matrix m = quantised(random_matrix(shape.first, shape.second, density, seed), type, group, false, seed);
           const Held held = hold(m, Format::bitmask, type);
           sweep(m, held, shape.first == 70 ? kLanes : std::vector<int64_t>{1, 5, 66}, seed);
         }

@@ -18,15 +18,11 @@ typedef int16_t vh_part __attribute__((vector_size(ZS_VECTOR_BYTES / 2), aligned
 
 // (a b + 2^14) >> 15 of each lane. No sum of them overflows: what fixed.cc rounds weights to sees to it.
 static inline vh product(vh a, vh b) {
-#if defined(ZS_VEC_GENERIC)
-  vh c;
-  for (int i = 0; i < kVh; ++i) c[i] = static_cast<int16_t>((a[i] * b[i] + (1 << 14)) >> 15);
-  return c;
-#elif defined(__AVX512BW__)
+#if defined(__AVX512BW__) && !defined(ZS_VEC_GENERIC)
   return reinterpret_cast<vh>(_mm512_mulhrs_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && !defined(ZS_VEC_GENERIC)
   return reinterpret_cast<vh>(_mm256_mulhrs_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && !defined(ZS_VEC_GENERIC)
   return reinterpret_cast<vh>(vqrdmulhq_s16(reinterpret_cast<int16x8_t>(a), reinterpret_cast<int16x8_t>(b)));
 #else
   vh c;
