@@ -26,7 +26,7 @@ class Buffer {
   Buffer() = default;
   explicit Buffer(int64_t bytes) : bytes_(bytes) {
     const int64_t size = (bytes + kSlack + 63) / 64 * 64;
-    const bool large = size >= 2 * kHugePage;
+    const bool large = size >= kHugePage;
     data_ = static_cast<uint8_t*>(
         aligned_alloc(large ? kHugePage : 64, large ? (size + kHugePage - 1) / kHugePage * kHugePage : size));
     if (!data_) throw std::bad_alloc();
