@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from .._errors import DamagedFile, InvalidArgument, ZeroskipError
+from ..datasets.io.smtx import LIMIT_BYTES, format_smtx, read_smtx
 from ..formats import CSR
 from ..sparsify.attention import Mask, Rule, make, registry, rule, rule_mask, rule_nnz
 from .folder import write_file
-from .smtx import LIMIT_BYTES, format_smtx, read_smtx
 
 INDEX, VERSION = "masks.json", 1
 FORMATS = ("smtx", "npz")

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from zeroskip._errors import DamagedFile, InvalidArgument
 from zeroskip.cli.main import main
+from zeroskip.datasets.io.smtx import format_smtx, parse_smtx, read_smtx
 from zeroskip.formats import CSR
 from zeroskip.io import folder as folder_module
 from zeroskip.io import masks
-from zeroskip.io.smtx import format_smtx, parse_smtx, read_smtx
 from zeroskip.ops.rules import Rule
 from zeroskip.sparsify import attention
 
