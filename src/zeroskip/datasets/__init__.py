@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._base import KINDS, Dataset, Entry, drawn_values, find, generator, provenance, registry, with_drawn_values
+from ._features import features
 from ._files import Remote
 from .text import TextSource, calibration_source, calibration_texts, paragraphs, texts, wikitext2
 
@@ -15,6 +16,7 @@ __all__ = [
     "calibration_source",
     "calibration_texts",
     "drawn_values",
+    "features",
     "find",
     "generator",
     "paragraphs",

@@ -24,9 +24,15 @@ def check_single(where: str, row: Int64, column: Int64, shape: tuple[int, int]) 
         )
 
 
+def distinct(key: Int64) -> Int64:
+    """Each value once, in order. NumPy 2.3's `unique` hashes, and takes ten times as long as sorting for 1e6 keys."""
+    key = np.sort(key)
+    return key[np.concatenate(([True], key[1:] != key[:-1]))] if key.size else key
+
+
 def structure(shape: tuple[int, int], row: Int64, column: Int64) -> Structure:
     """The pattern of entries in any order; one that is there twice counts once."""
-    key = np.unique(row * shape[1] + column)
+    key = distinct(row * shape[1] + column)
     indptr = np.zeros(shape[0] + 1, dtype=np.int64)
     np.cumsum(np.bincount(key // shape[1], minlength=shape[0]), out=indptr[1:])
     return Structure(shape, indptr, key % shape[1])
