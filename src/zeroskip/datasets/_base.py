@@ -11,10 +11,10 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from .._errors import InvalidArgument
+from .._errors import InvalidArgument, MissingDependency
 from .._registry import Registry
 from ..formats import CSR
-from ._files import Remote
+from ._files import Remote, absent
 from .io.smtx import Structure
 
 KINDS = ("weights", "graph", "mask", "activations")
@@ -94,6 +94,36 @@ class Dataset(Protocol):
             MissingDependency: As `why_not` says.
             DamagedFile: If the index cannot be read.
         """
+
+
+@dataclass(frozen=True)
+class FileSet:
+    """A data set whose entries are files, those that are here.
+
+    Args:
+        index: Lists the entries that are here, without reading more than it must.
+        missed: What to call its files where none is here.
+    """
+
+    name: str
+    title: str
+    kind: str
+    licence: str
+    source: str | None
+    index: Callable[[], list[Entry]] = field(repr=False)
+    missed: tuple[str, ...]
+    files: tuple[Remote, ...] = ()
+
+    def why_not(self) -> str | None:
+        """See `Dataset`."""
+        return None if self.index() else absent(*self.missed, get=self.name if self.files else None)
+
+    def entries(self) -> list[Entry]:
+        """See `Dataset`."""
+        found = self.index()
+        if not found:
+            raise MissingDependency(f"{self.name}: {absent(*self.missed, get=self.name if self.files else None)}.")
+        return found
 
 
 registry: Registry[Dataset] = Registry("data set", "zeroskip.datasets")

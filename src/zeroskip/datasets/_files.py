@@ -17,12 +17,14 @@ class Remote:
     Args:
         path: Where it lies below a data folder, such as `dlmc/dlmc.tar.gz`.
         url: Its address.
+        entry: Of the data set that it is one of several files of; empty where it is the only one.
         sha256: Of its bytes; None where nobody vouches for one: the one of the first download then counts.
         size_bytes: About how many, for people; None where it is not known.
     """
 
     path: str
     url: str
+    entry: str = ""
     sha256: str | None = None
     size_bytes: int | None = None
 
@@ -55,6 +57,15 @@ def locate(*names: str) -> Path | None:
     """The first of these that is in a data folder, as file or folder; an earlier name goes before an earlier folder."""
     places = (folder / name for name in names for folder in folders())
     return next((place for place in places if place.exists()), None)
+
+
+def matching(pattern: str) -> list[Path]:
+    """The files whose path below a data folder fits a glob; of two with the same name that of the earlier folder."""
+    found: dict[str, Path] = {}
+    for folder in folders():
+        for path in sorted(folder.glob(pattern)):
+            found.setdefault(path.name, path)
+    return [found[name] for name in sorted(found)]
 
 
 def require(where: str, *names: str, get: str | None = None) -> Path:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from zeroskip._errors import DamagedFile, InvalidArgument
 from zeroskip.cli.main import main
+from zeroskip.datasets.io import npz as npz_module
 from zeroskip.datasets.io.smtx import format_smtx, parse_smtx, read_smtx
 from zeroskip.formats import CSR
 from zeroskip.io import folder as folder_module
@@ -405,7 +406,7 @@ def test_an_npz_that_lacks_or_inflates_is_refused(tmp_path: Path, monkeypatch: p
         masks.read_mask(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("indices.npy", b"0" * 100_000)
-    monkeypatch.setattr(masks, "LIMIT_BYTES", 1000)
+    monkeypatch.setattr(npz_module, "LIMIT_BYTES", 1000)
     with pytest.raises(DamagedFile, match="unpacks to more than 2000 bytes"):
         masks.read_mask(path)
 

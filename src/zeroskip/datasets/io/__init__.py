@@ -24,6 +24,6 @@ def read_file(path: str | Path) -> CSR | Structure:
     path = Path(path)
     if path.name.endswith(".smtx"):
         return read_smtx(path)
-    if path.name.endswith((".mtx", ".mtx.gz")):
+    if path.name.endswith((".mtx", ".mtx.gz", ".tar.gz")):
         return read_matrix_market(path)
     raise InvalidArgument(f"{path} is no {', '.join(SUFFIXES)} file; pass matrices in these.")

@@ -5,9 +5,13 @@ Not through SciPy, whose reader can read beyond its memory where a file is damag
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
+import tarfile
 import warnings
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -46,12 +50,12 @@ def read_matrix_market(path: str | Path) -> CSR | Structure:
     """
     path = Path(path)
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        with _text(path) as file:
             head = _read_head(file, path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of no data
                 body = np.loadtxt(file, dtype=np.float64, comments="%", ndmin=2)
-    except (ValueError, OSError, EOFError, OverflowError, StopIteration, zlib.error) as error:
+    except (ValueError, OSError, EOFError, OverflowError, StopIteration, zlib.error, tarfile.TarError) as error:
         if isinstance(error, DamagedFile):
             raise
         raise _damaged(path, " ".join(str(error).split())[:200] or "it ends too soon") from None
@@ -66,6 +70,23 @@ def read_matrix_market(path: str | Path) -> CSR | Structure:
     if values is None:
         return structure(shape, row, column)
     return CSR.from_coo(COO(shape, row, column, values))
+
+
+@contextlib.contextmanager
+def _text(path: Path) -> Iterator[TextIO]:
+    """The text of the file; of `NAME.tar.gz` that of `NAME/NAME.mtx` in it, as the SuiteSparse collection packs it."""
+    if not path.name.endswith(".tar.gz"):
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            yield file
+        return
+    name = path.name.removesuffix(".tar.gz")
+    with tarfile.open(path) as archive:
+        member = next((one for one in archive if one.isfile() and one.name == f"{name}/{name}.mtx"), None)
+        raw = None if member is None else archive.extractfile(member)
+        if raw is None:
+            raise ValueError(f"there is no {name}/{name}.mtx in it")
+        with io.TextIOWrapper(raw, encoding="utf-8") as file:
+            yield file
 
 
 def _damaged(path: Path, what: str) -> DamagedFile:
