@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from ._base import KINDS, Dataset, Entry, drawn_values, find, generator, provenance, registry, with_drawn_values
+from ._base import (
+    KINDS,
+    Dataset,
+    Entry,
+    FileSet,
+    drawn_values,
+    find,
+    generator,
+    provenance,
+    registry,
+    with_drawn_values,
+)
 from ._features import features
 from ._files import Remote
 from .text import TextSource, calibration_source, calibration_texts, paragraphs, texts, wikitext2
@@ -11,6 +22,7 @@ __all__ = [
     "KINDS",
     "Dataset",
     "Entry",
+    "FileSet",
     "Remote",
     "TextSource",
     "calibration_source",

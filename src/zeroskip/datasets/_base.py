@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 from zlib import crc32
 
@@ -35,6 +35,7 @@ class Entry:
         level: The sparsity asked for, in [0, 1).
         shape: (M, K), where that is known without loading it.
         nnz: Entries, where they are. Some pruned layers have none: there is nothing to multiply.
+        path: The file, archive or folder that it is read from; None for what is generated.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Entry:
     level: float | None = None
     shape: tuple[int, int] | None = None
     nnz: int | None = None
+    path: Path | None = None
 
     def matrix(self, seed: int = 0) -> CSR:
         """CSR in float32: the pattern of the source, with values drawn from the seed and the name where it has none.

@@ -23,7 +23,7 @@ class DLMC:
     """See the module."""
 
     name: str = "dlmc"
-    title: str = "Deep Learning Matrix Collection: layers of a Transformer and ResNet-50, pruned in several ways"
+    title: str = "Deep Learning Matrix Collection: pruned layers of a Transformer and ResNet-50"
     kind: str = "weights"
     licence: str = "CC-BY-4.0"
     source: str | None = "https://github.com/google-research/google-research/tree/master/sgk"
@@ -44,7 +44,9 @@ class DLMC:
         def load(_seed: int) -> Structure:
             return read_smtx(folder_of(source) / member.name)
 
-        return Entry(name, self.name, self.kind, load, **provenance(name), shape=member.shape, nnz=member.nnz)
+        return Entry(
+            name, self.name, self.kind, load, **provenance(name), shape=member.shape, nnz=member.nnz, path=source
+        )
 
 
 def paths() -> list[tuple[Path, str, int]]:

@@ -38,6 +38,7 @@ def _index() -> list[Entry]:
             model="pose_detection",
             method="unstructured",
             level=0.75,
+            path=path,
         )
         for name in sorted(array_names(path))
     ]

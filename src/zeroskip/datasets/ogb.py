@@ -31,7 +31,7 @@ def _index() -> list[Entry]:
     found = []
     for name, (_, undirected) in _GRAPHS.items():
         if path := locate(f"graphs/{name}.zip"):
-            found.append(Entry(name, "ogb", "graph", partial(_load, path, undirected)))
+            found.append(Entry(name, "ogb", "graph", partial(_load, path, undirected), path=path))
     return found
 
 
@@ -39,9 +39,9 @@ registry.add(
     "ogb",
     FileSet(
         "ogb",
-        "Open Graph Benchmark: citations, proteins, products, drugs",
+        "Open Graph Benchmark: citations, proteins, drugs (products: Amazon's licence)",
         "graph",
-        "ODC-BY (arxiv, collab), CC0-1.0 (proteins, ddi, ppa), Amazon's (products)",
+        "ODC-BY, CC0-1.0",
         "https://ogb.stanford.edu",
         _index,
         ("graphs/ogbn-arxiv.zip",),

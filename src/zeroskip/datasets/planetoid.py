@@ -89,7 +89,13 @@ def _load(path: Path, _seed: int) -> Structure:
 def _index() -> list[Entry]:
     head = "planetoid_"
     return [
-        Entry(path.stem.removeprefix(head).removesuffix("_structure_only"), "planetoid", "graph", partial(_load, path))
+        Entry(
+            path.stem.removeprefix(head).removesuffix("_structure_only"),
+            "planetoid",
+            "graph",
+            partial(_load, path),
+            path=path,
+        )
         for path in matching(f"graphs/{head}*.npz")
     ]
 

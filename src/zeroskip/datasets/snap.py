@@ -77,7 +77,7 @@ def _index() -> list[Entry]:
         elif graph.name == "ego-facebook" and (path := locate(_FACEBOOK)):
             load = partial(_facebook, path)
         if load is not None:
-            found.append(Entry(graph.name, "snap", "graph", load))
+            found.append(Entry(graph.name, "snap", "graph", load, path=path))
     return found
 
 
@@ -87,7 +87,7 @@ registry.add(
         "snap",
         "Stanford Network Analysis Project: social, road, web and product graphs",
         "graph",
-        "none stated; cite Leskovec and Krevl, SNAP Datasets, 2014",
+        "none stated",
         "https://snap.stanford.edu/data/",
         _index,
         ("graphs/facebook_combined.txt.gz",),

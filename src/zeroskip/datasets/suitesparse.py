@@ -36,7 +36,9 @@ def _index() -> list[Entry]:
     for suffix in _SUFFIXES:
         for path in matching(f"matrices/*{suffix}"):
             found.setdefault(path.name.removesuffix(suffix), path)
-    return [Entry(name, "suitesparse", "graph", partial(_load, found[name])) for name in sorted(found)]
+    return [
+        Entry(name, "suitesparse", "graph", partial(_load, found[name]), path=found[name]) for name in sorted(found)
+    ]
 
 
 registry.add(

@@ -26,6 +26,7 @@ def _index() -> list[Entry]:
             model="swin_tiny",
             method="unstructured",
             level=0.5,
+            path=path,
         )
         for path in matching(f"dlmc/*{_TAIL}")
     ]

@@ -19,7 +19,9 @@ def _load(path: Path, _seed: int) -> Structure:
 
 def _index() -> list[Entry]:
     places = ((name, locate(f"graphs/{name}.zip", f"graphs/tu_{name}.txt.xz")) for name in _NAMES)
-    return [Entry(name, "tudataset", "graph", partial(_load, path)) for name, path in places if path is not None]
+    return [
+        Entry(name, "tudataset", "graph", partial(_load, path), path=path) for name, path in places if path is not None
+    ]
 
 
 registry.add(
@@ -28,7 +30,7 @@ registry.add(
         "tudataset",
         "TUDataset: molecules, proteins and threads, many small graphs in one matrix",
         "graph",
-        "none stated; cite Morris et al., TUDataset, 2020",
+        "none stated",
         "https://chrsmrrs.github.io/datasets/",
         _index,
         ("graphs/PROTEINS.zip",),
