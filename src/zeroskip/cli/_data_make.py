@@ -63,18 +63,19 @@ _lengths.__name__ = "numbers"
 
 def _make_masks(args: argparse.Namespace, console: Console) -> int:
     from ..bench.tables import table
+    from ..datasets.masks import KINDS, LENGTHS, SPARSITIES
     from ..io import masks
 
-    lengths = masks.LENGTHS if args.lengths is None else args.lengths
+    lengths = LENGTHS if args.lengths is None else args.lengths
     if not lengths and not args.long:
         raise UsageError("--lengths none leaves nothing to make; add --long 16384, or name lengths.")
     if shared := set(lengths) & set(args.long):
         raise UsageError(f"{min(shared)} is among --lengths and --long; leave it out of one.")
     wanted = masks.survey_masks(
-        kinds=args.kinds or masks.KINDS,
+        kinds=args.kinds or KINDS,
         lengths=lengths,
         long=args.long,
-        sparsities=args.sparsity or masks.SPARSITIES,
+        sparsities=args.sparsity or SPARSITIES,
         seed=args.seed,
         suffix=args.format,
     )

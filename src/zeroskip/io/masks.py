@@ -22,15 +22,13 @@ import numpy as np
 from .._errors import DamagedFile, InvalidArgument
 from ..datasets.io.npz import UNREADABLE, read_arrays, structure_of
 from ..datasets.io.smtx import format_smtx, read_smtx
+from ..datasets.masks import KINDS, LENGTHS, SPARSITIES
 from ..formats import CSR
 from ..sparsify.attention import Mask, Rule, make, registry, rule, rule_mask, rule_nnz
 from .folder import write_file
 
 INDEX, VERSION = "masks.json", 1
 FORMATS = ("smtx", "npz")
-KINDS = ("random", "window", "global", "bigbird")
-LENGTHS = (512, 1024, 2048)
-SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 
 # A damaged number must not ask for all memory: counts are kept for every query.
 _LONGEST = 2**24
