@@ -50,7 +50,12 @@ def folders() -> list[Path]:
 def download_folder() -> Path:
     """Where downloads go: the folder of ZEROSKIP_DATA_DIR where it can be written, else the cache folder's `data`."""
     *named, own = folders()
-    return next((folder for folder in named if folder.is_dir() and os.access(folder, os.W_OK)), own)
+    return next((folder for folder in named if _writable(folder)), own)
+
+
+def _writable(folder: Path) -> bool:
+    """A folder that nobody may write is left alone by the superuser, too."""
+    return folder.is_dir() and os.access(folder, os.W_OK) and bool(folder.stat().st_mode & 0o222)
 
 
 def locate(*names: str) -> Path | None:
