@@ -32,9 +32,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
 def _show_file(path: Path, console: Console) -> int:
     from ..datasets import with_drawn_values
     from ..datasets.io import SUFFIXES, Structure, read_file
+    from ..datasets.traces import is_trace
     from ..formats import CSR
     from ..io.masks import StoredRule, read_mask
 
+    if path.suffix == ".npz" and is_trace(path):
+        return _show_trace(path, console)
     if path.name.endswith((*SUFFIXES, ".tar.gz")):
         matrix = read_file(path)
         if isinstance(matrix, Structure):
@@ -49,6 +52,30 @@ def _show_file(path: Path, console: Console) -> int:
         matrix = mask
     assert isinstance(matrix, CSR)
     return _show_matrix({"file": str(path)}, matrix, console)
+
+
+def _show_trace(path: Path, console: Console) -> int:
+    from ..bench.tables import table
+    from ..datasets import traces
+
+    found = [one.statistics() for one in traces.load(path)]
+    console.show(
+        table(
+            [
+                {
+                    "layer": one["name"] or "(the model)",
+                    "positions": str(one["positions"]),
+                    "features": str(one["features"]),
+                    "density": f"{one['density']:.4f}",
+                    "never active": str(one["never_active"]),
+                    "always active": str(one["always_active"]),
+                }
+                for one in found
+            ]
+        )
+    )
+    console.emit({"file": str(path), "layers": found})
+    return 0
 
 
 def _show_entry(entry: Entry, seed: int, console: Console) -> int:
