@@ -104,4 +104,4 @@ class Graphs:
 registry.add(
     "graphs", Graphs("graphs", "generated graphs of the sizes in the survey, up to six million entries", False)
 )
-registry.add("graphs-large", Graphs("graphs-large", "the same with more entries: minutes, and gigabytes each", True))
+registry.add("graphs-large", Graphs("graphs-large", "the same with up to 264 million entries", True))
