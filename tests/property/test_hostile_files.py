@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from zeroskip import DamagedFile, ZeroskipError
 from zeroskip.bench.stored import StoredProblem
+from zeroskip.datasets.io.smtx import parse_smtx
 from zeroskip.formats import registry
 from zeroskip.io import TensorFile, write_tensors
 from zeroskip.io.matrices import StoredMatrix, bfloat16_names, describe, read_matrix, tensors_of
-from zeroskip.io.smtx import parse_smtx
 from zeroskip.ops import _cache
 from zeroskip.quantize import quantize
 from zeroskip.testing import random_vnm

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._errors import InvalidArgument
+from ..datasets import drawn_values
 from ..formats import BSR, CSR, NM, VNM, SparseMatrix
 from ..ops import reference
 from ..sparsify import Pattern
@@ -140,10 +141,3 @@ def _mask(random: np.random.Generator, shape: tuple[int, int], parsed: Pattern, 
     chosen[random.choice(chosen.size, kept, replace=False, shuffle=False)] = True
     grid = chosen.reshape(units)
     return np.repeat(np.repeat(grid, parsed.rows, axis=0), parsed.cols, axis=1)
-
-
-def drawn_values(random: np.random.Generator, count: int) -> Float32:
-    """Normal values, kept away from zero so that none vanishes when it is rounded to 16 bits."""
-    values = random.standard_normal(count, dtype=np.float32)
-    kept: Float32 = np.copysign(np.maximum(np.abs(values), np.float32(1e-3)), values)
-    return kept

@@ -1,42 +1,51 @@
-"""Make data to try sparse kernels on, and print what a file of it holds. Needs no network."""
+"""Data to try sparse kernels on: list it, look at it, download it, make it."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ._console import Console, UsageError
-from ._options import Help, add_output_options, add_seed, existing_file, fractions, mask_kinds, positives
-
-if TYPE_CHECKING:
-    from ..io.masks import StoredRule
+from . import _data_get, _data_list, _data_make, _data_show
+from ._console import Console
+from ._options import Help, add_output_options, add_seed, natural
 
 EPILOG = """\
 examples:
+  zeroskip data list                                        what there is, and what of it is here
+  zeroskip data show planetoid/cora                         what a matrix looks like
+  zeroskip data get snap/roadNet-CA                         download
   zeroskip data make masks -o masks                         the survey's 84 attention masks, as .smtx
-  zeroskip data make masks -o long --lengths none --long 16384,65536 --kinds window,longformer --sparsity 0.98
-  zeroskip data show masks/bigbird_1024_90.smtx             entries, rows, and how well blocks fit
 """
 
-MASKS_EPILOG = """\
+LIST_EPILOG = """\
 examples:
-  zeroskip data make masks                                  84 masks in the folder masks, 146 MB
-  zeroskip data make masks --kinds window,bigbird --lengths 512 --sparsity 0.9,0.95 -o few
-  zeroskip data make masks --long 16384,65536 -o masks      and long ones by rule, a few hundred bytes each
-  zeroskip data make masks --format npz -o npz              for scipy.sparse.load_npz
+  zeroskip data list                                        every data set, and which are here
+  zeroskip data list --json
 
-The same seed gives the same files. A run that was interrupted goes on where it was. `masks.json` in the folder lists
-what there is; docs/data.md has the layout of the files, docs/patterns.md the kinds.
+Files are looked for in the folder of ZEROSKIP_DATA_DIR, then in `data` below ZEROSKIP_CACHE_DIR.
+"""
+
+GET_EPILOG = """\
+examples:
+  zeroskip data get snap/roadNet-CA                         one file
+  zeroskip data get 'snap/com-*' suitesparse --to /data     several, into a folder
+  zeroskip data get dlmc --again                            once more, and compare
+
+A download that was interrupted goes on where it was. Where no checksum is known, the one of the first download is kept
+in checksums.json of the folder, and later downloads must have the same. Files go to ZEROSKIP_DATA_DIR where that can be
+written, else to `data` below ZEROSKIP_CACHE_DIR.
 """
 
 SHOW_EPILOG = """\
 examples:
-  zeroskip data show masks/window_1024_90.smtx
+  zeroskip data show dlmc                                   its entries
+  zeroskip data show 'dlmc/*/magnitude_pruning/0.9/*'       some of them
+  zeroskip data show planetoid/cora                         features of one
+  zeroskip data show masks/window_1024_90.smtx              of a file
   zeroskip data show graph.mtx.gz --json
 
-Takes .smtx, .npz (SciPy's CSR), .json (a mask by rule), and MatrixMarket. A fill of 1 means that blocks of that size
-hold nothing but entries.
+Takes entries of data sets, and files: .smtx, .npz (SciPy's CSR, or a trace of activations), .json (a mask by rule), and
+MatrixMarket. A fill of 1 means that blocks of that size hold nothing but entries. docs/data.md defines every number.
 """
 
 NESTED = True
@@ -44,139 +53,39 @@ NESTED = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="what to do", dest="action", metavar="ACTION", required=True)
-    made = actions.add_parser("make", help="write a set of files", epilog=EPILOG, formatter_class=Help)
-    sets = made.add_subparsers(title="what to make", dest="set", metavar="SET", required=True)
-    masks = sets.add_parser(
-        "masks",
-        help="attention masks of several kinds, lengths and sparsities",
-        description="Write masks of attention, each with exactly the entries that its sparsity leaves, and an index.",
-        epilog=MASKS_EPILOG,
+    listed = actions.add_parser(
+        "list",
+        help="the data sets there are",
+        description="Print every data set: its kind, entries, licence and size here, or why it is not here.",
+        epilog=LIST_EPILOG,
         formatter_class=Help,
     )
-    which = masks.add_argument_group("which (lists are separated by commas)")
-    which.add_argument("--kinds", type=mask_kinds, metavar="KIND,...", help="(random,window,global,bigbird)")
-    which.add_argument("--lengths", type=_lengths, metavar="N,...", help="queries and keys (512,1024,2048), or none")
-    which.add_argument("--sparsity", type=fractions, metavar="S,...", help="(0.5,0.6,0.7,0.8,0.9,0.95,0.98)")
-    which.add_argument("--long", type=positives, default=[], metavar="N,...", help="also these lengths, by rule")
-    add_seed(which)
-    where = masks.add_argument_group("where to")
-    where.add_argument("-o", "--output", type=Path, default=Path("masks"), metavar="FOLDER", help="(masks)")
-    where.add_argument("--format", choices=("smtx", "npz"), default="smtx", help="of masks with entries (smtx)")
-    add_output_options(masks)
+    add_output_options(listed)
     show = actions.add_parser(
         "show",
-        help="what a file of a mask or matrix holds",
-        description="Print shape, entries, how rows differ, and how well blocks would fit.",
+        help="what a matrix looks like",
+        description="Print the features of a matrix (rows, neighbours, blocks, N:M), or the entries of a data set.",
         epilog=SHOW_EPILOG,
         formatter_class=Help,
     )
-    show.add_argument("file", type=existing_file, metavar="FILE", help=".smtx, .npz, .json, .mtx or .mtx.gz")
+    show.add_argument("what", metavar="NAME[/ENTRY]|FILE", help="an entry of a data set, a glob of them, or a file")
+    show.add_argument("--most", type=natural, default=40, metavar="N", help="entries to print (40); 0 prints all")
+    add_seed(show)
     add_output_options(show)
+    get = actions.add_parser(
+        "get",
+        help="download a data set",
+        description="Download files of data sets, go on where a download was interrupted, and check them.",
+        epilog=GET_EPILOG,
+        formatter_class=Help,
+    )
+    get.add_argument("names", nargs="+", metavar="NAME[/ENTRY]", help="a data set, or some of its files; takes globs")
+    get.add_argument("--to", type=Path, metavar="FOLDER", help="the data folder (see below)")
+    get.add_argument("--again", action="store_true", help="download what is there, too, and replace it")
+    add_output_options(get)
+    _data_make.add_arguments(actions)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    return _show(args, console) if args.action == "show" else _make_masks(args, console)
-
-
-def _lengths(text: str) -> list[int]:
-    return [] if text.strip() == "none" else list(positives(text))
-
-
-_lengths.__name__ = "numbers"
-
-
-def _make_masks(args: argparse.Namespace, console: Console) -> int:
-    from ..bench.tables import table
-    from ..io import masks
-
-    lengths = masks.LENGTHS if args.lengths is None else args.lengths
-    if not lengths and not args.long:
-        raise UsageError("--lengths none leaves nothing to make; add --long 16384, or name lengths.")
-    if shared := set(lengths) & set(args.long):
-        raise UsageError(f"{min(shared)} is among --lengths and --long; leave it out of one.")
-    wanted = masks.survey_masks(
-        kinds=args.kinds or masks.KINDS,
-        lengths=lengths,
-        long=args.long,
-        sparsities=args.sparsity or masks.SPARSITIES,
-        seed=args.seed,
-        suffix=args.format,
-    )
-    console.say(f"zeroskip data make masks: {len(wanted)} masks to {args.output}, seed {args.seed}")
-    with console.progress() as bars:
-        index = masks.write_masks(args.output, wanted, progress=bars)
-    names = {one.name for one in wanted}
-    entries = [entry for entry in index["masks"] if entry["file"] in names]
-    console.show(table(_summary(entries)))
-    console.show(f"\n{len(entries)} masks in {args.output}, listed in {args.output / masks.INDEX}")
-    console.emit(index)
-    return 0
-
-
-def _summary(entries: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """One line for each length and kind."""
-    groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
-    for entry in entries:
-        groups.setdefault((entry["length"], entry["kind"]), []).append(entry)
-    return [
-        {
-            "length": str(length),
-            "kind": kind,
-            "masks": str(len(found)),
-            "sparsity": f"{min(one['sparsity'] for one in found):g} to {max(one['sparsity'] for one in found):g}",
-            "entries": f"{min(one['nnz'] for one in found)} to {max(one['nnz'] for one in found)}",
-            "MB": f"{sum(one['bytes'] for one in found) / 1e6:.1f}",
-        }
-        for (length, kind), found in groups.items()
-    ]
-
-
-def _show(args: argparse.Namespace, console: Console) -> int:
-    from ..io.masks import StoredRule, read_mask
-    from ..sparsify.attention import describe
-
-    path: Path = args.file
-    if path.name.endswith((".mtx", ".mtx.gz")):
-        from ..bench.stored import StoredProblem
-
-        found: dict[str, Any] = describe(StoredProblem(path, path.name, "float32", 0).matrix())
-    else:
-        mask = read_mask(path)
-        found = _rule_numbers(mask) if isinstance(mask, StoredRule) else describe(mask)
-    console.show("\n".join(_lines(found)))
-    console.emit({"file": str(path), **found})
-    return 0
-
-
-def _rule_numbers(stored: StoredRule) -> dict[str, Any]:
-    """A rule without its entries; where they are drawn there is nothing to say of rows before they are."""
-    from dataclasses import asdict
-
-    from ..sparsify.attention import describe
-
-    head = {"kind": stored.kind, "seed": stored.seed}
-    if stored.rule is not None:
-        return {**head, "rule": asdict(stored.rule), **describe(stored.rule, stored.queries, stored.keys)}
-    shape = (stored.queries, stored.keys)
-    return {**head, "rule": None, "shape": shape, "nnz": stored.nnz, "sparsity": 1 - stored.nnz / (shape[0] * shape[1])}
-
-
-def _lines(found: dict[str, Any]) -> list[str]:
-    lines = []
-    if "kind" in found:
-        rule = found["rule"]
-        text = "drawn when it is made" if rule is None else ", ".join(f"{key} {value}" for key, value in rule.items())
-        lines.append(f"{found['kind']} mask by rule: {text}")
-    rows, cols = found["shape"]
-    lines.append(f"{rows} x {cols}, {found['nnz']} entries, sparsity {found['sparsity']:.6f}")
-    if "row_mean" in found:
-        lines.append(
-            f"entries of a row: mean {found['row_mean']:.2f}, standard deviation {found['row_std']:.2f}, "
-            f"from {found['row_min']} to {found['row_max']}; {found['empty_rows']} rows are empty"
-        )
-        fills = [
-            f"{size} x {size} {'none' if fill is None else f'{fill:.3f}'} ({found['blocks'][size]} blocks)"
-            for size, fill in found["block_fill"].items()
-        ]
-        lines.append(f"fill of blocks that hold any: {', '.join(fills)}")
-    return lines
+    actions = {"list": _data_list.run, "show": _data_show.run, "get": _data_get.run, "make": _data_make.run}
+    return actions[args.action](args, console)

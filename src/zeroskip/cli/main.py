@@ -28,7 +28,7 @@ COMMANDS = {
     "run": "generate text with a compiled decoder",
     "eval": "measure quality: perplexity, or closeness to the dense model",
     "bench": "time kernels, or sentence encoders, against their rivals",
-    "data": "make attention masks, and print what a mask or matrix file holds",
+    "data": "list, look at, download and make matrices, graphs and masks",
     "inspect": "print the plan of a compiled model, or the sparsity of a pruned one",
     "list": "list kernels, formats or pruners, and why some cannot be used here",
     "doctor": "print what was found on this machine and what would slow it down",

@@ -3,7 +3,7 @@ needed."""
 
 from __future__ import annotations
 
-from .text import TextSource, registry
+from .text import TextSource, texts
 
 
 def read() -> str:
@@ -15,7 +15,7 @@ def read() -> str:
     return "\n".join(" ".join(block.split()) for block in prose if block.strip())
 
 
-registry.add(
+texts.add(
     "pydoc",
     TextSource("pydoc", "the documentation in this Python, pydoc_data.topics", "PSF-2.0", read),
 )

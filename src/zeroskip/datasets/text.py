@@ -30,7 +30,7 @@ class TextSource:
     read: Callable[[], str]
 
 
-registry: Registry[TextSource] = Registry("text", "zeroskip.datasets")
+texts: Registry[TextSource] = Registry("text", "zeroskip.datasets")
 
 
 def data_dir() -> Path:
@@ -69,8 +69,8 @@ def calibration_source(source: str | Path) -> tuple[str, str]:
     Raises:
         InvalidArgument: If it is no known name and no readable file with text.
     """
-    if isinstance(source, str) and source in registry:
-        known = registry.get(source)
+    if isinstance(source, str) and source in texts:
+        known = texts.get(source)
         return known.read(), f"{known.name} ({known.summary})"
     path = Path(source).expanduser()
     try:
@@ -78,7 +78,7 @@ def calibration_source(source: str | Path) -> tuple[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = "is no file" if not path.is_file() else f"cannot be read as UTF-8 text ({error})"
         raise InvalidArgument(
-            f"calibration: {str(source)!r} {reason}; pass a text file or one of: {', '.join(registry.names())}."
+            f"calibration: {str(source)!r} {reason}; pass a text file or one of: {', '.join(texts.names())}."
         ) from error
     if not text.strip():
         raise InvalidArgument(f"calibration: {str(source)!r} is empty; pass a text file with some pages of text.")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .text import TextSource, registry, wikitext2
+from .text import TextSource, texts, wikitext2
 
-registry.add(
+texts.add(
     "wikitext2",
     TextSource(
         "wikitext2", "validation text of WikiText-2 in ZEROSKIP_DATA_DIR", "CC-BY-SA-3.0", lambda: wikitext2("valid")

@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,17 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from .._errors import DamagedFile, InvalidArgument, ZeroskipError
+from .._errors import DamagedFile, InvalidArgument
+from ..datasets.io.npz import UNREADABLE, read_arrays, structure_of
+from ..datasets.io.smtx import format_smtx, read_smtx
+from ..datasets.masks import KINDS, LENGTHS, SPARSITIES
 from ..formats import CSR
 from ..sparsify.attention import Mask, Rule, make, registry, rule, rule_mask, rule_nnz
 from .folder import write_file
-from .smtx import LIMIT_BYTES, format_smtx, read_smtx
 
 INDEX, VERSION = "masks.json", 1
 FORMATS = ("smtx", "npz")
-KINDS = ("random", "window", "global", "bigbird")
-LENGTHS = (512, 1024, 2048)
-SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 
 # A damaged number must not ask for all memory: counts are kept for every query.
 _LONGEST = 2**24
@@ -338,42 +335,15 @@ def _npz_bytes(mask: CSR) -> bytes:
     return file.getvalue()
 
 
-# What NumPy and zipfile raise for files that were cut, altered, or made to mislead.
-_UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    KeyError,
-    ValueError,
-    TypeError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    SyntaxError,
-)
-
-
 def _npz(path: Path) -> CSR:
+    found = read_arrays(path, ("format", "shape", "indptr", "indices"))
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > 2 * LIMIT_BYTES:
-                raise DamagedFile(f"{path}: it unpacks to more than {2 * LIMIT_BYTES} bytes, too many for a mask.")
-        with np.load(path, allow_pickle=False) as arrays:
-            if arrays["format"].item() not in (b"csr", "csr"):
-                raise DamagedFile(f"{path}: its format is {arrays['format'].item()!r}; save it as CSR.")
-            shape = tuple(int(size) for size in arrays["shape"])
-            indptr, indices = (arrays[name] for name in ("indptr", "indices"))
-        if any(array.dtype.kind not in "iu" for array in (indptr, indices)):
-            raise ValueError("offsets and columns are no whole numbers")
-        if indices.size and not 0 <= int(indices.min()) <= int(indices.max()) < shape[1]:
-            raise ValueError("a column lies outside of the matrix")
-        ones = np.ones(indices.size, dtype=np.float32)
-        return CSR((shape[0], shape[1]), indptr.astype(np.int64), indices.astype(np.int64), ones)
-    except DamagedFile:
-        raise
-    except OSError as error:
-        raise DamagedFile(f"{path}: it cannot be read ({error.strerror or error}); check the path.") from None
-    except (ZeroskipError, *_UNREADABLE) as error:
+        if found["format"].item() not in (b"csr", "csr"):
+            raise ValueError(f"its format is {found['format'].item()!r}")
+        if found["shape"].shape != (2,):
+            raise ValueError("its shape is not two sizes")
+        rows, columns = (int(size) for size in found["shape"])
+    except UNREADABLE as error:
         raise DamagedFile(f"{path}: it is no CSR matrix of SciPy ({error}); save it again.") from None
+    pattern = structure_of(path, (rows, columns), found["indptr"], found["indices"])
+    return CSR(pattern.shape, pattern.indptr, pattern.indices, np.ones(pattern.indices.size, dtype=np.float32))

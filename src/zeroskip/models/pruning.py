@@ -88,7 +88,7 @@ def prune(
             that none matches stay as they are.
         pattern: `unstructured`, `N:M` (N kept of each M), `vnm:VxN:M` or `block:RxC`.
         scope: What competes for being kept (`layer`, `row`, `global`); None is the method's own.
-        calibration: Texts, a path, a name of `datasets.registry`, or tensors; None is the documentation inside this
+        calibration: Texts, a path, a name of `datasets.texts`, or tensors; None is the documentation inside this
             Python.
         samples, seq_len: Calibration sequences and tokens in each; None: 256 x 128 for an encoder, 32 x 512 for a
             decoder.

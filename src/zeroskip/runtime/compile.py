@@ -81,7 +81,7 @@ def compile(
         keep_cosine: Of an encoder: search for the fastest model whose embeddings keep this mean cosine to those of the
             model as given, on lines held back from `calibration`. Layers are pruned and rounded, each as far as pays;
             the result's `floor` says what was chosen and why. `values` and `activations` then limit the choice.
-        calibration: Text of the search: a list of lines, a path, a name of `datasets.registry`; None is the
+        calibration: Text of the search: a list of lines, a path, a name of `datasets.texts`; None is the
             documentation inside this Python. One half prunes, the other decides.
         search_s: Time for the search, 900 by default; one trial is always made.
         progress: Called with (stage, done, total); stages are lower, read, measure and pack, and those of the search.

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from zeroskip import DamagedFile, InvalidArgument, MissingDependency
-from zeroskip.bench import spmm, stored
-from zeroskip.bench.stored import StoredProblem, dlmc_sample, files, provenance, unpack
+from zeroskip import DamagedFile, InvalidArgument
+from zeroskip.bench import spmm
+from zeroskip.bench.stored import StoredProblem, dlmc_sample, files
 from zeroskip.cli import main
+from zeroskip.datasets import provenance, registry
 
 SMTX = b"3, 4, 5\n0 2 2 5\n1 3 0 1 2\n"
 WORDS = ["--n", "4", "--budget", "0.02", "--rounds", "2", "--peers", "scipy,numpy", "--kernels", "spmm_csr_f32_scalar"]
@@ -71,7 +70,7 @@ HEAD = b"%%MatrixMarket matrix coordinate "
         ("a.mtx", HEAD + b"real general\n3 3 2\n1 1 2.5\n", DamagedFile, r"a\.mtx: it is no MatrixMarket file"),
         ("a.mtx", HEAD + b"real general\n3 3 1\n4 1 2.5\n", DamagedFile, r"a\.mtx: it is no MatrixMarket file"),
         ("a.mtx.gz", b"no gzip", DamagedFile, r"a\.mtx\.gz: it is no MatrixMarket file"),
-        ("a.mtx", HEAD + b"complex general\n1 1 1\n1 1 1 2\n", DamagedFile, "only real ones"),
+        ("a.mtx", HEAD + b"complex general\n1 1 1\n1 1 1 2\n", DamagedFile, "only real, integer and pattern"),
         ("a.mtx", HEAD + b"real general\n2 2 1\n2 1 1e300\n", DamagedFile, "row 1, column 0 is 1e[+]300"),
         ("a.npz", b"", InvalidArgument, r"a\.npz is no \.smtx"),
     ],
@@ -97,55 +96,6 @@ def test_labels_are_paths_below_what_files_share(tmp_path: Path) -> None:
     assert [label for _, label in files([str(tmp_path / "m/pruned/0.9/a.smtx")])] == ["m/pruned/0.9/a.smtx"]
     with pytest.raises(InvalidArgument, match="no file fits"):
         files([str(tmp_path / "*.mtx")])
-
-
-@pytest.mark.parametrize(
-    ("label", "level"), [("m/p/0.9/a.smtx", 0.9), ("m/p/2/a.smtx", None), ("p/0.9/a.smtx", None), ("a.smtx", None)]
-)
-def test_provenance(label: str, level: float | None) -> None:
-    found = {"model": "m", "method": "p"} if level else {"model": None, "method": None}
-    assert provenance(label) == {**found, "level": level}
-
-
-def archive(path: Path, members: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w:xz") as out:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            out.addfile(info, io.BytesIO(content))
-    return path
-
-
-def test_the_sample_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZEROSKIP_DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("ZEROSKIP_CACHE_DIR", str(tmp_path / "cache"))
-    with pytest.raises(MissingDependency, match="is not there"):
-        dlmc_sample()
-    names = ("m/random/0.5/a.smtx", "m/random/0.9/a.smtx", "m/magnitude/0.9/b.smtx")
-    nothing = {"dlmc/m/dropout/0.9/c.smtx": b"2, 2, 0\n0 0 0\n\n"}
-    archive(tmp_path / stored.ARCHIVE, {f"dlmc/{name}": SMTX for name in names} | nothing)
-    assert [label for _, label in dlmc_sample()] == sorted(names)
-    monkeypatch.setattr(stored, "unpack", None)
-    assert [label for _, label in dlmc_sample("*/0.9/*")] == sorted(names[1:])
-    with pytest.raises(InvalidArgument, match="none of 4 matrices fits 'x'; they are called as m/"):
-        dlmc_sample("x")
-
-
-@pytest.mark.parametrize("name", ["../a.smtx", "/a.smtx", "b/../../a.smtx"])
-def test_an_archive_that_leads_out_of_its_folder(name: str, tmp_path: Path) -> None:
-    target = tmp_path / "cache" / "out"
-    with pytest.raises(DamagedFile, match="leads out of the folder"):
-        unpack(archive(tmp_path / "a.tar.xz", {"dlmc/m/p/0.5/a.smtx": SMTX, name: SMTX}), target)
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_an_archive_that_is_cut_off(tmp_path: Path) -> None:
-    whole = archive(tmp_path / "a.tar.xz", {"a.smtx": np.random.default_rng(0).bytes(50_000)}).read_bytes()
-    for size in (0, 40, 25_000):
-        with pytest.raises(DamagedFile, match="cannot be unpacked"):
-            unpack(put(tmp_path / "b.tar.xz", whole[:size]), tmp_path / "out")
-        assert not (tmp_path / "out").exists()
 
 
 def test_the_command_measures_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,8 +143,8 @@ def test_options_that_contradict(words: list[str], says: str, capsys: pytest.Cap
 
 
 def test_the_real_sample(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not (data_dir / stored.ARCHIVE).is_file():
-        pytest.skip(f"{data_dir / stored.ARCHIVE} is not there")
+    if (reason := registry.get("dlmc").why_not()) is not None:
+        pytest.skip(reason)
     monkeypatch.setenv("ZEROSKIP_CACHE_DIR", str(tmp_path))
     found = dlmc_sample()
     assert 260 < len(found) < 270

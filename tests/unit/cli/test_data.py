@@ -17,12 +17,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zeroskip import datasets
 from zeroskip._errors import DamagedFile, InvalidArgument
 from zeroskip.cli.main import main
+from zeroskip.datasets.io import npz as npz_module
+from zeroskip.datasets.io.smtx import format_smtx, parse_smtx, read_smtx
 from zeroskip.formats import CSR
 from zeroskip.io import folder as folder_module
 from zeroskip.io import masks
-from zeroskip.io.smtx import format_smtx, parse_smtx, read_smtx
 from zeroskip.ops.rules import Rule
 from zeroskip.sparsify import attention
 
@@ -273,13 +275,13 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(
     assert not (tmp_path / "masks").exists()
 
 
-@pytest.mark.parametrize("words", [["data"], ["data", "make"], ["data", "make", "graphs"], ["data", "show"]])
+@pytest.mark.parametrize("words", [["data"], ["data", "make"], ["data", "make", "nothing"], ["data", "show"]])
 def test_half_a_command_is_wrong_use(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     assert "usage: zeroskip data" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["make"], ["make", "masks"], ["show"]])
+@pytest.mark.parametrize("words", [["make"], ["make", "masks"], ["show"], ["list"], ["get"]])
 def test_help_of_every_part_has_examples(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", *words, "--help"]) == 0
     shown = capsys.readouterr().out
@@ -290,19 +292,21 @@ def test_help_of_every_part_has_examples(words: list[str], capsys: pytest.Captur
 # ---- show ----
 
 
-def test_show_prints_what_describe_finds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_the_features_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mask = attention.make("bigbird", 256, 256, sparsity=0.9)
     assert isinstance(mask, CSR)
     path = tmp_path / "mask.smtx"
     path.write_bytes(format_smtx(mask.shape, mask.indptr, mask.indices))
     assert main(["data", "show", str(path), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    expected = attention.describe(mask)
-    assert shown == {"file": str(path), **expected, "shape": [256, 256]}
+    assert shown == {"file": str(path), **datasets.features(mask), "shape": [256, 256]}
+    described = attention.describe(mask)
+    assert shown["row_std"] == pytest.approx(described["row_std"])
+    assert shown["block_fill"]["64x64"] == described["block_fill"]["64"]
     assert main(["data", "show", str(path)]) == 0
     text = capsys.readouterr().out
     assert f"256 x 256, {mask.nnz} entries, sparsity 0.899994" in text
-    assert "64 x 64 0.100 (16 blocks)" in text
+    assert "64x64 0.1 (16)" in text
 
 
 def test_show_reads_matrix_market(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -405,7 +409,7 @@ def test_an_npz_that_lacks_or_inflates_is_refused(tmp_path: Path, monkeypatch: p
         masks.read_mask(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("indices.npy", b"0" * 100_000)
-    monkeypatch.setattr(masks, "LIMIT_BYTES", 1000)
+    monkeypatch.setattr(npz_module, "LIMIT_BYTES", 1000)
     with pytest.raises(DamagedFile, match="unpacks to more than 2000 bytes"):
         masks.read_mask(path)
 
@@ -447,6 +451,7 @@ def test_other_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["data", "show", str(tmp_path / "a.txt")]) == 1
     assert ".smtx, .npz, .json" in capsys.readouterr().err
     assert main(["data", "show", str(tmp_path / "nothing.smtx")]) == 2
+    assert "nothing.smtx is not a file, and" in capsys.readouterr().err
     with pytest.raises(DamagedFile, match="cannot be read"):
         masks.read_mask(tmp_path / "nothing.npz")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..._errors import InvalidArgument
-from ...datasets import calibration_source, paragraphs, registry, wikitext2
+from ...datasets import calibration_source, paragraphs, texts, wikitext2
 
 Encode = Callable[[str], int]
 
@@ -35,7 +35,7 @@ def _lines(text: str, split: str) -> list[str]:
     if text == "wikitext2":
         return paragraphs(wikitext2(split))
     content, _ = calibration_source(text)
-    return paragraphs(content) if text in registry else [line for line in content.splitlines() if line.strip()]
+    return paragraphs(content) if text in texts else [line for line in content.splitlines() if line.strip()]
 
 
 def sentence(lines: Sequence[str], tokens: int, encode: Encode) -> str:

@@ -57,7 +57,7 @@ def distill(
 
     Args:
         model: What `models.load` gave, or an encoder of Hugging Face, or a SentenceTransformer.
-        texts: Paragraphs, a path of a text file, or a name of `datasets.registry`.
+        texts: Paragraphs, a path of a text file, or a name of `datasets.texts`.
         teacher: The dense model, in any of these forms or by name; None: `model` itself as it is now, where it is
             dense.
         sparsity: Of each layer at the end; None: 0.5, or what the pattern implies, or what a pruned model has.

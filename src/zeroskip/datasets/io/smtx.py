@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._errors import DamagedFile, InvalidArgument
+from ..._errors import DamagedFile, InvalidArgument
 
 Int64 = npt.NDArray[np.int64]
 
@@ -92,6 +92,16 @@ def parse_smtx(text: bytes, where: str) -> Structure:
         if line.text.strip():
             raise DamagedFile(f"{line.where}: there is more text behind the column indices; {_MEND}.")
     return Structure(shape, indptr, indices)
+
+
+def read_head(text: bytes, where: str) -> tuple[tuple[int, int], int]:
+    """Shape and entries, from the first bytes of a `.smtx` file.
+
+    Raises:
+        DamagedFile: If no header is among them.
+    """
+    lines = (_Line(f"{where}, line {number}", line) for number, line in enumerate(text.split(b"\n"), 1))
+    return _sizes(next((line for line in lines if not line.text.startswith(b"%")), _Line(where, b"")))
 
 
 def format_smtx(shape: tuple[int, int], indptr: npt.NDArray[Any], indices: npt.NDArray[Any]) -> bytes:

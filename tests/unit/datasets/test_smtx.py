@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeroskip import DamagedFile
-from zeroskip.io.smtx import parse_smtx, read_smtx
+from zeroskip.datasets.io.smtx import parse_smtx, read_smtx
 
 GOOD = b"3, 4, 5\n0 2 2 5\n1 3 0 1 2\n"
 
