@@ -68,8 +68,8 @@ def _square(a: SparseMatrix) -> BSR:
         return a
     size = math.gcd(*(a.block if isinstance(a, BSR) else (_BLOCK, *a.shape)))
     # Not through `convert`, which drops zeros: what is stored is multiplied, and so meets a NaN of x.
-    arrays = (np.ascontiguousarray(array) for array in a.entries())
-    return BSR.from_coo(COO(a.shape, *arrays), block=(size, size))
+    rows, cols, data = (np.ascontiguousarray(array) for array in a.entries())
+    return BSR.from_coo(COO(a.shape, rows, cols, data), block=(size, size))
 
 
 registry.add("spmm_bsr_f32_torch", TorchBsrKernel("spmm_bsr_f32_torch", "bsr", "float32", "torch", "torch"))
