@@ -27,8 +27,8 @@ _REASONS = {
         "`zeroskip bench embed` measure it"
     ),
     "litert": (
-        "XNNPACK takes sparse weights in whole convolutional networks alone, whose first and last layers it knows, and "
-        "LiteRT has no call for one product"
+        "no kernel is written: sparse weights in XNNPACK are for convolutional networks that are sparse throughout, and "
+        "one product through LiteRT was not tried"
     ),
     "libxsmm": "there is no package of it on PyPI; build it and write a plug-in (docs/rivals.md)",
 }
