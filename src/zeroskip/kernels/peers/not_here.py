@@ -27,7 +27,7 @@ _REASONS = {
         "`zeroskip bench embed` measure it"
     ),
     "litert": (
-        "no kernel is written: sparse weights in XNNPACK are for convolutional networks that are sparse throughout, and "
+        "no kernel is written: XNNPACK takes sparse weights in sparse convolutional networks, and "
         "one product through LiteRT was not tried"
     ),
     "libxsmm": "there is no package of it on PyPI; build it and write a plug-in (docs/rivals.md)",
