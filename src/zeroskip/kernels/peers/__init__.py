@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 
 from .._base import registry
+from .._plugins import discover
 
 for _module in pkgutil.iter_modules(__path__):
     if not _module.name.startswith("_"):
@@ -11,3 +12,5 @@ for _module in pkgutil.iter_modules(__path__):
             importlib.import_module(f"{__name__}.{_module.name}")
         except ImportError as error:
             registry.unavailable[_module.name] = str(error)
+
+discover()

@@ -15,13 +15,18 @@ from .._base import Float32
 
 
 @cache
-def missing(*packages: str) -> str | None:
-    """The reason why a peer cannot run: the packages of `packages` that are not installed; None if all are."""
+def missing(*packages: str, pip: str | None = None) -> str | None:
+    """The reason why a peer cannot run: the packages of `packages` that are not installed; None if all are.
+
+    Args:
+        packages: Names to import.
+        pip: What to install, where it has another name.
+    """
     absent = [name for name in packages if importlib.util.find_spec(name) is None]
     if not absent:
         return None
     verb = "is" if len(absent) == 1 else "are"
-    return f"{' and '.join(absent)} {verb} not installed; pip install {' '.join(absent)}"
+    return f"{' and '.join(absent)} {verb} not installed; pip install {pip or ' '.join(absent)}"
 
 
 class CsrArrays(NamedTuple):
