@@ -55,6 +55,8 @@ def _rivals(peers: Sequence[str], known: Sequence[Kernel]) -> list[Kernel]:
         raise InvalidArgument(f"bench: peer {sorted(wrong)[0]!r} is not known; choose auto, all, none or of: {names}.")
     found = []
     for kernel in known:
+        if getattr(kernel, "device", "cpu") != "cpu":
+            continue  # another machine, so to speak; it takes part where --kernels names it
         named = kernel.origin in peers or "all" in peers
         dense = kernel.format == "dense" and "auto" in peers and kernel.why_not() is None
         # What rounds B is no rival of the others; it takes part where it is named.

@@ -40,6 +40,18 @@ def add_threads(group: Any) -> None:
     )
 
 
+def add_plugin(parser: Any) -> None:
+    """`--plugin FILE`, once or more often."""
+    parser.add_argument(
+        "--plugin",
+        type=existing_file,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a shared library with a kernel, as zeroskip_plugin.h describes it; may be repeated",
+    )
+
+
 def add_seed(group: Any) -> None:
     group.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of whatever is random (default: 0)")
 

@@ -14,6 +14,7 @@ from ._options import (
     INTEGERS,
     Help,
     add_output_options,
+    add_plugin,
     add_seed,
     add_threads,
     fractions,
@@ -52,9 +53,9 @@ examples:
   zeroskip bench spmm --matrix 'layers/*.smtx,graph.mtx' --n 32 --peers scipy,mkl
 
 N = 1 goes round copies of the weights that exceed the last-level cache (cold); larger N keeps them warm. Ratios
-are to the fastest dense product of torch, NumPy and ONNX Runtime in the same run, in float32 whatever the value type of
-A, each tried in both layouts. More than one matrix ends with the geometric means, and with how well the choice did.
-docs/benchmark.md describes the method and the fields of a row.
+are to the fastest dense product of torch, NumPy, ONNX Runtime and OpenVINO in the same run, in float32 whatever the
+value type of A, each tried in both layouts. More than one matrix ends with the geometric means, and with how well the
+choice did. docs/benchmark.md describes the method and the fields of a row.
 """
 
 
@@ -104,6 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     who.add_argument(
         "--peers", type=names, default=["auto"], help="auto (dense rivals), all, none, or torch,scipy,mkl,..."
     )
+    add_plugin(who)
     how = spmm.add_argument_group("how")
     add_threads(how)
     how.add_argument("--budget", type=not_negative, default=3.0, metavar="S", help="seconds of timing per problem (3)")
@@ -167,6 +169,7 @@ def _spmm(args: argparse.Namespace, console: Console) -> int:
 
 def _settings(args: argparse.Namespace) -> SpmmSettings:
     from ..bench.spmm import SpmmSettings
+    from ..kernels import _plugins
 
     if args.group and args.dtype not in INTEGERS:
         raise UsageError(f"--group is for --dtype int8 and int4, {args.dtype} values have no scales; leave it out.")
@@ -177,7 +180,7 @@ def _settings(args: argparse.Namespace) -> SpmmSettings:
         dtype=args.dtype,
         group=args.group,
         kernels=args.kernels,
-        peers=args.peers,
+        peers=[*args.peers, *_plugins.use(args.plugin)],
         threads=args.threads,
         seed=args.seed,
         budget_s=args.budget,

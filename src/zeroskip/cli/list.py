@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ._console import Console, UsageError
-from ._options import existing_file
+from ._options import add_plugin
 
 EPILOG = """\
 examples:
@@ -32,18 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--include", action="store_true", help="with plugins: print the folder of zeroskip_plugin.h")
     add_plugin(parser)
-
-
-def add_plugin(parser: Any) -> None:
-    """`--plugin FILE`, once or more often."""
-    parser.add_argument(
-        "--plugin",
-        type=existing_file,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a shared library with a kernel, as zeroskip_plugin.h describes it; may be repeated",
-    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from .._errors import DamagedFile, ZeroskipError
-from ._files import cache_dir
+from ..ops._cache import cache_dir
 from .io.smtx import read_head
 
 # The whole collection has about 3000 files; unpacked they take less than 4 GB.

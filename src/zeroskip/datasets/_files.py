@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._errors import MissingDependency, ZeroskipError
-from ..ops import _cache
+from .._errors import MissingDependency
+from ..ops._cache import cache_dir
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,6 @@ class Remote:
     entry: str = ""
     sha256: str | None = None
     size_bytes: int | None = None
-
-
-def cache_dir() -> Path:
-    """Where what is unpacked and indexed is kept.
-
-    Raises:
-        ZeroskipError: If there is no such folder.
-    """
-    found = _cache.folder() or _cache.user_folder()
-    if found is None:
-        raise ZeroskipError("data: there is no home folder to keep files in; set ZEROSKIP_CACHE_DIR.")
-    return found
 
 
 def folders() -> list[Path]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from .distillation.distill import distill
 from .families import FAMILIES, Family, family_of, supported
 from .loading import LoadedModel, load
-from .packages import cache_dir
 from .pruning import prune
 from .report import DistillReport, LayerReport, PruneReport
 from .saving import save_pruned
@@ -23,7 +22,6 @@ __all__ = [
     "PruneReport",
     "base_of",
     "blocks",
-    "cache_dir",
     "distill",
     "family_of",
     "family_of_model",

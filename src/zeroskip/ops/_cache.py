@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from .._errors import ZeroskipError
+
 SCHEMA, VERSION = "zeroskip.choices", 1
 FILE = "choices.json"
 # Oldest entries go first. 2000 entries of a dozen kernels take about 2 MB.
@@ -51,6 +53,18 @@ def user_folder() -> Path | None:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zeroskip"
     except RuntimeError:  # no home
         return None
+
+
+def cache_dir() -> Path:
+    """Where files that are unpacked or fetched are kept: beside the measurements, else in the user's cache folder.
+
+    Raises:
+        ZeroskipError: If there is neither.
+    """
+    found = folder() or user_folder()
+    if found is None:
+        raise ZeroskipError("zeroskip: there is no home folder to keep files in; set ZEROSKIP_CACHE_DIR.")
+    return found
 
 
 def recall(key: Mapping[str, Json], *, budget_s: float) -> Json | None:

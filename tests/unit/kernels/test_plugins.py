@@ -125,6 +125,9 @@ def test_the_python_example(example: Path) -> None:
 def test_the_c_example(tmp_path: Path) -> None:
     library = compiled(tmp_path, EXAMPLES / "c" / "rows.c", "rows")
     check_example("rows", None, ZEROSKIP_PLUGINS=str(library))
+    bench = ("bench", "spmm", "--shape", "8x8", "--sparsity", "0.5", "--n", "2", "--budget", "0.01", "--peers", "none")
+    measured = cli(*bench, "--plugin", str(library))["rows"]
+    assert [row["status"] for row in measured if row["kernel"] == "spmm_csr_f32_rows"] == ["ok"]
     rows = cli("list", "plugins", "--plugin", str(library))
     assert [(row["name"], row["usable"], row["kernels"]) for row in rows] == [("rows", "yes", ["spmm_csr_f32_rows"])]
 

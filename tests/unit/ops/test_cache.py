@@ -149,7 +149,7 @@ def test_the_folder_follows_the_variables(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_what_is_unpacked_lies_beside_the_measurements(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One rule for the folder; what cannot do without one takes the user's where the variable switches it off."""
-    from zeroskip.models import cache_dir
+    from zeroskip.ops._cache import cache_dir
 
     monkeypatch.setenv("ZEROSKIP_CACHE_DIR", str(tmp_path / "own"))
     assert cache_dir() == _cache.folder() == tmp_path / "own"
