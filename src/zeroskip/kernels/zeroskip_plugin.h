@@ -20,18 +20,18 @@ extern "C" {
 
 /* What functions return. Any other value is a failure, too, and is told as it is. */
 enum {
-    ZEROSKIP_OK = 0,
-    ZEROSKIP_UNSUPPORTED = 1, /* this matrix, or this n, is not taken */
-    ZEROSKIP_NO_MEMORY = 2,
-    ZEROSKIP_FAILED = 3
+  ZEROSKIP_OK = 0,
+  ZEROSKIP_UNSUPPORTED = 1, /* this matrix, or this n, is not taken */
+  ZEROSKIP_NO_MEMORY = 2,
+  ZEROSKIP_FAILED = 3
 };
 
 /* CSR. Row i has the entries indptr[i] to indptr[i + 1] - 1; its columns increase and none is there twice. */
 typedef struct {
-    int64_t rows, columns, nnz;
-    const int64_t *indptr;  /* rows + 1 */
-    const int32_t *indices; /* nnz, each in [0, columns) */
-    const float *data;      /* nnz */
+  int64_t rows, columns, nnz;
+  const int64_t* indptr;  /* rows + 1 */
+  const int32_t* indices; /* nnz, each in [0, columns) */
+  const float* data;      /* nnz */
 } zeroskip_csr;
 
 /* The version that the library was compiled for. */
@@ -39,16 +39,16 @@ extern const int32_t zeroskip_plugin_abi;
 #define ZEROSKIP_PLUGIN const int32_t zeroskip_plugin_abi = ZEROSKIP_PLUGIN_ABI;
 
 /* Write every element of out (rows, n); x is (columns, n). `prepared` is what zeroskip_prepare made, else NULL. */
-int zeroskip_spmm(const zeroskip_csr *a, void *prepared, const float *x, int64_t n, float *out, int32_t threads);
+int zeroskip_spmm(const zeroskip_csr* a, void* prepared, const float* x, int64_t n, float* out, int32_t threads);
 
 /* Optional: pack A once. Sets *prepared, and *bytes to what it takes. */
-int zeroskip_prepare(const zeroskip_csr *a, int32_t threads, void **prepared, int64_t *bytes);
+int zeroskip_prepare(const zeroskip_csr* a, int32_t threads, void** prepared, int64_t* bytes);
 
 /* Optional: free what zeroskip_prepare made. */
-void zeroskip_release(void *prepared);
+void zeroskip_release(void* prepared);
 
 /* Optional: NULL where the kernel runs on this machine, else the reason, in a string that stays. */
-const char *zeroskip_why_not(void);
+const char* zeroskip_why_not(void);
 
 #ifdef __cplusplus
 }
