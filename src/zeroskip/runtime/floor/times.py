@@ -25,7 +25,7 @@ from .allocation import Rung
 Float32 = npt.NDArray[np.float32]
 Kind = tuple[tuple[int, int], int]
 
-PRUNE: tuple[float | str, ...] = (0.4, 0.5, 0.6, 0.7, 0.8, "8:16", "4:16")
+PRUNE: tuple[float | str, ...] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, "8:16", "4:16")
 VALUES = (
     ("float32", "float32"),
     ("float32", "int16"),
