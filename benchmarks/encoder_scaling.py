@@ -1,19 +1,25 @@
 """How an encoder's speed grows with the number of threads.
 
     python benchmarks/encoder_scaling.py [--threads 1 2] [--sparsity 0 0.6] [--shape minilm|base]
-                                         [--activations int16] [--json]
+                                         [--activations int16] [--processes] [--json]
 
 A BERT with random weights in the shape of all-MiniLM-L6-v2 or of BERT-base, pruned at random: how a model was pruned,
 and what its weights are, does not change its speed. Sequences have the lengths of paragraphs (log-normal with a median
 of 120 tokens, at most 256; seeded). Each number of threads has a model compiled for it, since the plan depends on it;
 then they take turns, torch (dense, padded batches of 32 sorted by length) beside them. Ratios are taken within a round
 and are medians. Needs torch and transformers, no data and no package of a model.
+
+What of it the processor allows, whoever shares the work out, `--processes` shows: as many processes of one thread each,
+all at once, against one alone. Two logical processors of one core, a clock that falls when all cores work, and shared
+memory limit those, too.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,6 +51,7 @@ def main() -> None:
     options_of.add_argument("--rounds", type=int, default=5)
     options_of.add_argument("--budget", type=float, default=20.0, help="seconds to compile for one number of threads")
     options_of.add_argument("--activations", help="what x may be rounded to, as in `zeroskip compile`")
+    options_of.add_argument("--processes", action="store_true", help="also as many processes of one thread each")
     options_of.add_argument("--json", action="store_true")
     options = options_of.parse_args()
     dense = random_bert(options.shape)
@@ -56,6 +63,10 @@ def main() -> None:
         passes = {threads: zeroskip_pass(pruned, ids, threads, how) for threads in options.threads}
         others = {threads: torch_pass(dense.model, ids, threads) for threads in options.threads}
         rows += measure(passes, others, options.rounds, sparsity, len(ids))
+        if options.processes:
+            alone = zeroskip.compile(pruned, threads=1, cache=False, progress=silent, **how)
+            for row in rows[-len(passes) :]:
+                row["scaling_processes"] = scaling_of_processes(alone, ids, row["threads"])
     found = {"machine": machine.describe(max(options.threads)), "shape": options.shape, "rows": rows}
     print(json.dumps(found) if options.json else text_of(found))
 
@@ -85,7 +96,11 @@ def zeroskip_pass(
     model: models.LoadedModel, ids: Sequence[Any], threads: int, how: dict[str, Any]
 ) -> Callable[[], None]:
     """All sequences once, on so many threads."""
-    fast = zeroskip.compile(model, threads=threads, cache=False, progress=silent, **how)
+    return pass_of(zeroskip.compile(model, threads=threads, cache=False, progress=silent, **how), ids)
+
+
+def pass_of(fast: Any, ids: Sequence[Any]) -> Callable[[], None]:
+    """All sequences once."""
     runs = [[ids[place] for place in batch] for batch in batches([item.size for item in ids], BATCH)]
 
     def run() -> None:
@@ -93,6 +108,39 @@ def zeroskip_pass(
             fast.vectors(batch)
 
     return run
+
+
+def scaling_of_processes(model: Any, ids: Sequence[Any], count: int) -> float:
+    """Sequences a second of `count` processes at once over those of one alone, one thread each."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(folder)
+        return sum(_rates(folder, ids, count)) / statistics.median(_rates(folder, ids, 1))
+
+
+def _rates(folder: str, ids: Sequence[Any], count: int) -> list[float]:
+    """Passes a second of each process, while all are at work."""
+    context = multiprocessing.get_context("spawn")
+    ready, found = context.Barrier(count), context.Queue()
+    every = [context.Process(target=_one, args=(folder, list(ids), ready, found)) for _ in range(count)]
+    for process in every:
+        process.start()
+    rates = [found.get(timeout=300) for _ in every]
+    for process in every:
+        process.join()
+    return rates
+
+
+def _one(folder: str, ids: list[Any], ready: Any, found: Any) -> None:
+    set_num_threads(1)
+    run = pass_of(zeroskip.load(folder), ids)
+    run()
+    times = []
+    for _ in range(3):
+        ready.wait()
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    found.put(1 / statistics.median(times))
 
 
 def torch_pass(model: Any, ids: Sequence[Any], threads: int) -> Callable[[], None]:
@@ -155,11 +203,12 @@ def ratio(first: Sequence[float], second: Sequence[float]) -> float:
 def text_of(found: dict[str, Any]) -> str:
     """The rows for people."""
     lines = [f"{found['shape']} shape, {found['machine']}", ""]
-    lines.append("zeros  threads  sequences/s  scaling  over torch  torch's scaling")
+    lines.append("zeros  threads  sequences/s  scaling  over torch  torch's scaling  processes' scaling")
     for row in found["rows"]:
         lines.append(
             f"{row['sparsity']:5.0%}  {row['threads']:7d}  {row['sequences_per_s']:11.1f}  {row['scaling']:7.2f}  "
             f"{row['over_torch']:10.2f}  {row['scaling_torch']:15.2f}"
+            + (f"  {row['scaling_processes']:19.2f}" if "scaling_processes" in row else "")
         )
     return "\n".join(lines)
 
