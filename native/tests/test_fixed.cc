@@ -123,8 +123,8 @@ ZS_TEST(fixed_point_of_what_has_no_scale) {
 ZS_TEST(codes_of_x_are_shared_until_it_changes) {
   const int64_t features = 70, rows = 40, entries = 11;
   const Held held = hold(random_matrix(rows, features, 0.4, 7600), Format::csr, ValueType::f32);
-  const Held other =
-      hold(quantised(random_matrix(rows, features, 1.0, 7601), ValueType::i8, 0, false, 7601), Format::dense, ValueType::i8);
+  const Matrix matrix = quantised(random_matrix(rows, features, 1.0, 7601), ValueType::i8, 0, false, 7601);  // holds the scales
+  const Held other = hold(matrix, Format::dense, ValueType::i8);
   std::vector<float> tables[2];
   for (std::vector<float>& table : tables) {
     Random random(7602 + (&table - tables));
