@@ -34,7 +34,7 @@ from zeroskip import kernels, models
 from zeroskip.bench import machine
 from zeroskip.kernels.cpu import set_num_threads
 from zeroskip.ops.clock import settle
-from zeroskip.runtime.embed import batches
+from zeroskip.runtime.embed import embed_ids
 
 SHAPES = {"minilm": (6, 384, 1536, 12), "base": (12, 768, 3072, 12)}
 VOCABULARY = 1000
@@ -101,11 +101,9 @@ def zeroskip_pass(
 
 def pass_of(fast: Any, ids: Sequence[Any]) -> Callable[[], None]:
     """All sequences once."""
-    runs = [[ids[place] for place in batch] for batch in batches([item.size for item in ids], BATCH)]
 
     def run() -> None:
-        for batch in runs:
-            fast.vectors(batch)
+        embed_ids(fast.vectors, ids, features=fast.features, normalize=False, batch_size=None)
 
     return run
 

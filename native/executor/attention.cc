@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "program.h"
+#include "run.h"
 #include "tasks.h"
 
 namespace zs {
@@ -52,7 +52,7 @@ void attend_singles(const AttentionArgs& a, RunState& state) {
     for (int64_t h = 0; h < a.kv_heads; ++h) exec_ops().append(a, state.sequences[i], h);
   }
   Pool& pool = Pool::get();
-  const int64_t wanted = (3 * pool.size() + rows - 1) / rows;
+  const int64_t wanted = (3 * pool.available() + rows - 1) / rows;
   const int64_t splits = max_of(1, min_of(wanted, (keys + kPanel - 1) / kPanel));
   const int64_t per_range = a.heads / a.kv_heads * (a.head_dim + 2);
   state.partials.resize(rows * splits * per_range);
@@ -99,7 +99,7 @@ void attend_tiles(const AttentionArgs& a, RunState& state) {
 
 }  // namespace
 
-void Program::run_attention(const Step& s, const Batch& batch) {
+void Run::run_attention(const Step& s) {
   AttentionArgs a;
   a.q = view(s.in);
   a.k = view(s.in2);
@@ -113,11 +113,11 @@ void Program::run_attention(const Step& s, const Batch& batch) {
   a.bias = s.bias ? s.padded_bias.data() : nullptr;
   a.reach = s.reach;
   a.bias_stride = 2 * s.reach - 1 + kPanel;
-  a.lanes = batch.tokens;
-  for (size_t b = 0; b < batch.caches.size(); ++b) {
-    state_.sequences[b].cache = s.cache >= 0 ? batch.caches[b]->layer(s.cache) : nullptr;
+  a.lanes = batch_.tokens;
+  for (size_t b = 0; b < batch_.caches.size(); ++b) {
+    state_.sequences[b].cache = s.cache >= 0 ? batch_.caches[b]->layer(s.cache) : nullptr;
   }
-  zero_padding(a.out, batch.tokens);
+  zero_padding(a.out, batch_.tokens);
   if (!state_.singles.empty()) attend_singles(a, state_);
   if (!state_.tiles.empty()) attend_tiles(a, state_);
 }

@@ -1,9 +1,9 @@
-#include "program.h"
+#include "run.h"
 #include "tasks.h"
 
 namespace zs {
 
-void Program::run_elementwise(const Step& s, int64_t lanes) {
+void Run::run_elementwise(const Step& s, int64_t lanes) {
   const View a = view(s.in), out = view(s.out);
   const View b = s.in2 >= 0 ? view(s.in2) : a;
   const ExecOps& ops = exec_ops();

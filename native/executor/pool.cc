@@ -1,7 +1,7 @@
 // One vector a sequence: the mean, the maximum, or a token of it. Its lanes are sequences from here on.
 #include <math.h>
 
-#include "program.h"
+#include "run.h"
 #include "tasks.h"
 
 namespace zs {
@@ -26,14 +26,14 @@ float pool_feature(const Step& s, const View& in, const Sequence& q, int64_t lan
 
 }  // namespace
 
-void Program::run_pool(const Step& s, const Batch& batch) {
+void Run::run_pool(const Step& s) {
   const View in = view(s.in), out = view(s.out);
-  zero_padding(out, batch.sequences);
-  for_tasks(batch.sequences, in.features * batch.tokens, [&](int64_t b) {
-    const int64_t p = b / kPanel, width = panel_width(batch.sequences, p);
+  zero_padding(out, batch_.sequences);
+  for_tasks(batch_.sequences, in.features * batch_.tokens, [&](int64_t b) {
+    const int64_t p = b / kPanel, width = panel_width(batch_.sequences, p);
     float square = 0;
     for (int64_t f = 0; f < in.features; ++f) {
-      const float x = pool_feature(s, in, state_.sequences[b], batch.tokens, f);
+      const float x = pool_feature(s, in, state_.sequences[b], batch_.tokens, f);
       view_at(out, p, width, f)[b % kPanel] = x;
       square += x * x;
     }

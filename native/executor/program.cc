@@ -1,37 +1,73 @@
-// Plans the buffers of a run, walks the steps, copies the outputs.
+// Cuts a batch into parts that workers run alone, or runs it as one.
 #include "program.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include <algorithm>
-#include <chrono>
-#include <limits>
+#include <new>
+
+#include "run.h"
 
 namespace zs {
 namespace {
 
-// Whole vectors are read at the end of a row of lanes: that much follows each buffer.
-constexpr int64_t kSlack = kPanel;
+// Tokens of a part at least, where there is more than one: below, a product reads its weights for too few. And at most, if
+// sequences allow: its activations should stay in its core's cache.
+constexpr int64_t kLeastPart = 192, kMostPart = 512;
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+// How much more than its share the busiest worker may get: what waiting for the slowest at the end of each step costs
+// otherwise, about a twentieth for each doubling of the threads (a fifth of the time with 16, Sapphire Rapids).
+double tolerable(int64_t workers) { return 1 + 0.05 * log2(static_cast<double>(workers)); }
+
+// Of several parts, taken in order by whoever is free: what the busiest of the workers gets over what each should.
+double unevenness(const std::vector<int64_t>& parts, const Batch& batch, int64_t workers) {
+  std::vector<int64_t> tokens(workers, 0);
+  for (size_t i = 0; i + 1 < parts.size(); ++i) {
+    *std::min_element(tokens.begin(), tokens.end()) += batch.offsets[parts[i + 1]] - batch.offsets[parts[i]];
+  }
+  return static_cast<double>(*std::max_element(tokens.begin(), tokens.end()) * workers) / static_cast<double>(batch.tokens);
+}
+
+bool run_part(const Program& program, RunState& state, const Batch& batch, const std::vector<bool>& needed,
+              const std::vector<int>& outputs, const std::vector<float*>& places, double* step_seconds, bool fill_nan) {
+  Run run(program, state, batch);
+  if (!run.plan(needed, outputs, fill_nan)) return false;
+  run.steps(needed, step_seconds);
+  for (size_t i = 0; i < outputs.size(); ++i) run.copy(outputs[i], places[i]);
+  return true;
+}
+
+// Sequences [first, last) of a batch, as a batch.
+Batch part_of(const Batch& batch, int64_t first, int64_t last, std::vector<int64_t>& offsets) {
+  const int64_t start = batch.offsets[first];
+  offsets.resize(last - first + 1);
+  for (int64_t b = first; b <= last; ++b) offsets[b - first] = batch.offsets[b] - start;
+  Batch part;
+  part.ids = batch.ids + start;
+  part.types = batch.types ? batch.types + start : nullptr;
+  part.tokens = offsets.back();
+  part.offsets = offsets.data();
+  part.sequences = last - first;
+  if (!batch.caches.empty()) part.caches.assign(batch.caches.begin() + first, batch.caches.begin() + last);
+  return part;
+}
 
 }  // namespace
+
+Program::Program() = default;
+Program::~Program() = default;
 
 Cache::Cache(std::vector<int64_t> layer_floats_per_token, int64_t tokens) : limit(tokens) {
   capacity_ = (tokens + kPanel - 1) / kPanel * kPanel;
   starts_.push_back(0);
   for (int64_t floats : layer_floats_per_token) starts_.push_back(starts_.back() + floats);
   // calloc: pages that no token has reached cost nothing.
-  data_ = static_cast<float*>(calloc(starts_.back() * capacity_ + kSlack, sizeof(float)));
+  data_ = static_cast<float*>(calloc(starts_.back() * capacity_ + kPanel, sizeof(float)));
   if (!data_) throw std::bad_alloc();
 }
 
 Cache::~Cache() { free(data_); }
-
-View Program::view(int slice) const {
-  const Slice& s = slices[slice];
-  return {state_.arena + state_.starts[s.buffer], buffers[s.buffer], s.first, s.features};
-}
 
 std::vector<bool> Program::needed(const std::vector<int>& outputs, bool caching) const {
   std::vector<bool> live(buffers.size(), false), run(steps.size(), false);
@@ -52,114 +88,58 @@ std::vector<bool> Program::needed(const std::vector<int>& outputs, bool caching)
   return run;
 }
 
-bool Program::plan(const Batch& batch, const std::vector<bool>& run, const std::vector<int>& outputs) {
-  std::vector<int64_t> lanes(buffers.size(), 0);
-  const auto use = [&](int slice, int64_t n) {
-    if (slice >= 0) lanes[slices[slice].buffer] = std::max(lanes[slices[slice].buffer], n);
-  };
-  for (int b : outputs) lanes[b] = std::max<int64_t>(lanes[b], 1);
-  for (size_t i = 0; i < steps.size(); ++i) {
-    if (!run[i]) continue;
-    const Step& s = steps[i];
-    const int64_t n = s.per_sequence ? batch.sequences : batch.tokens;
-    for (int slice : {s.in, s.in2, s.in3, s.residual}) use(slice, n);
-    use(s.out, s.op == Op::pool ? batch.sequences : n);
+std::vector<int64_t> Program::parts(const Batch& batch) const {
+  const std::vector<int64_t> whole = {0, batch.sequences};
+  const int64_t workers = Pool::get().available();
+  if (workers == 1 || batch.tokens < workers * kLeastPart) return whole;
+  std::vector<int64_t> cuts = {0};
+  // Smaller ones towards the end, so that workers finish together.
+  const auto size = [&](int64_t start) { return std::clamp((batch.tokens - start) / (2 * workers), kLeastPart, kMostPart); };
+  int64_t start = 0, wanted = size(0);
+  for (int64_t b = 1; b < batch.sequences; ++b) {
+    const int64_t middle = (batch.offsets[b] + batch.offsets[b + 1]) / 2;
+    if (middle - start <= wanted) continue;
+    cuts.push_back(b);
+    start = batch.offsets[b];
+    wanted = size(start);
   }
-  int64_t total = 0;
-  state_.starts.assign(buffers.size(), -1);
-  for (size_t b = 0; b < buffers.size(); ++b) {
-    if (!lanes[b]) continue;
-    state_.starts[b] = total;
-    total += (buffers[b] * padded_lanes(lanes[b]) + kSlack + 15) / 16 * 16;
-  }
-  if (total > state_.arena_floats) {
-    free(state_.arena);
-    const int64_t bytes = (total * 4 + 4095) / 4096 * 4096;
-    state_.arena = static_cast<float*>(aligned_alloc(4096, bytes));
-    state_.arena_floats = state_.arena ? bytes / 4 : 0;
-    // Padding lanes are computed on but never read out; they must not start as NaN or denormals, which are slow.
-    if (state_.arena) std::fill(state_.arena, state_.arena + state_.arena_floats, 0.0f);
-  }
-  return state_.arena != nullptr;
+  cuts.push_back(batch.sequences);
+  return unevenness(cuts, batch, workers) > tolerable(workers) ? whole : cuts;
 }
 
-void Program::prepare(const Batch& batch) {
-  state_.sequences.resize(batch.sequences);
-  state_.positions.resize(batch.tokens);
-  state_.tiles.clear();
-  state_.singles.clear();
-  state_.rotations_used = 0;
-  for (int64_t b = 0; b < batch.sequences; ++b) {
-    Sequence& s = state_.sequences[b];
-    s = {batch.offsets[b], batch.offsets[b + 1] - batch.offsets[b], 0, nullptr, 0};
-    if (!batch.caches.empty()) {
-      s.past = batch.caches[b]->length;
-      s.cache_tokens = batch.caches[b]->capacity();
+bool Program::run_parts(const std::vector<int64_t>& parts, const Batch& batch, const std::vector<int>& outputs,
+                        const std::vector<float*>& places, bool fill_nan) {
+  const std::vector<bool> needed = this->needed(outputs, !batch.caches.empty());
+  std::atomic<bool> ok{true};
+  Pool::get().parallel(static_cast<int64_t>(parts.size()) - 1, [&](int64_t i, int worker) {
+    try {
+      RunState own;  // for a worker that came since the states were made
+      RunState& state = worker < static_cast<int>(states_.size()) ? *states_[worker] : own;
+      const int64_t first = parts[i];
+      const Batch part = part_of(batch, first, parts[i + 1], state.offsets);
+      std::vector<float*> at = places;
+      for (size_t o = 0; o < outputs.size(); ++o) {
+        at[o] += (output_per_sequence(outputs[o]) ? first : batch.offsets[first]) * buffers[outputs[o]];
+      }
+      if (!run_part(*this, state, part, needed, outputs, at, nullptr, fill_nan)) ok = false;
+    } catch (const std::bad_alloc&) {
+      ok = false;
     }
-    for (int64_t i = 0; i < s.length; ++i) state_.positions[s.first + i] = static_cast<int32_t>(s.past + i);
-    if (!batch.caches.empty() && s.length == 1) {
-      state_.singles.push_back(static_cast<int>(b));
-      continue;
-    }
-    for (int64_t q0 = 0; q0 < s.length; q0 += kPanel) {
-      state_.tiles.push_back({static_cast<int>(b), q0, std::min(kPanel, s.length - q0)});
-    }
-  }
-}
-
-void Program::run_step(const Step& s, const Batch& batch) {
-  const int64_t lanes = s.per_sequence ? batch.sequences : batch.tokens;
-  switch (s.op) {
-    case Op::embed: return run_embed(s, batch);
-    case Op::layernorm:
-    case Op::rmsnorm: return run_norm(s, lanes);
-    case Op::linear: return run_linear(s, lanes);
-    case Op::rope: return run_rope(s, batch);
-    case Op::attention: return run_attention(s, batch);
-    case Op::glu:
-    case Op::add:
-    case Op::activation: return run_elementwise(s, lanes);
-    case Op::pool: return run_pool(s, batch);
-  }
-}
-
-void Program::run_linear(const Step& s, int64_t lanes) {
-  const Variant* variant = s.variants.data();
-  while (lanes > variant->max_lanes) ++variant;
-  Epilogue epilogue;
-  epilogue.bias = s.bias;
-  epilogue.activation = s.activation;
-  if (s.residual >= 0) epilogue.residual = view(s.residual).data;
-  epilogue.same_x = state_.last_x == slices[s.in].buffer;
-  state_.last_x = slices[s.in].buffer;
-  const Packed& packed = *variant->packed;
-  packed.kernel->run(packed, view(s.in).data, lanes, Output{view(s.out).data, 0}, epilogue, Pool::get());
+  });
+  return ok;
 }
 
 bool Program::run(const Batch& batch, const std::vector<int>& outputs, const std::vector<float*>& places, double* step_seconds,
                   bool fill_nan) {
   std::lock_guard<std::mutex> lock(mutex_);
-  const std::vector<bool> run = needed(outputs, !batch.caches.empty());
-  if (!plan(batch, run, outputs)) return false;
-  if (fill_nan) std::fill(state_.arena, state_.arena + state_.arena_floats, std::numeric_limits<float>::quiet_NaN());
-  prepare(batch);
-  state_.last_x = -1;
-  double before = step_seconds ? now() : 0;
-  for (size_t i = 0; i < steps.size(); ++i) {
-    if (!run[i]) continue;
-    run_step(steps[i], batch);
-    const int written = steps[i].op == Op::rope ? steps[i].in : steps[i].out;
-    if (slices[written].buffer == state_.last_x) state_.last_x = -1;
-    if (step_seconds) {
-      const double after = now();
-      step_seconds[i] += after - before;
-      before = after;
-    }
-  }
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    const int64_t lanes = final_per_sequence_[outputs[i]] ? batch.sequences : batch.tokens;
-    from_panels(state_.arena + state_.starts[outputs[i]], buffers[outputs[i]], lanes, true, places[i], Pool::get());
-  }
+  while (states_.size() < static_cast<size_t>(Pool::get().size())) states_.push_back(std::make_unique<RunState>());
+  const std::vector<int64_t> cuts = parts(batch);
+  // Times of steps are those of all workers together.
+  const bool one = cuts.size() == 2 || step_seconds;
+  const bool ok =
+      one ? run_part(*this, *states_[0], batch, needed(outputs, !batch.caches.empty()), outputs, places, step_seconds, fill_nan)
+          : run_parts(cuts, batch, outputs, places, fill_nan);
+  if (!ok) return false;
   for (size_t b = 0; b < batch.caches.size(); ++b) batch.caches[b]->length += batch.offsets[b + 1] - batch.offsets[b];
   return true;
 }

@@ -94,36 +94,12 @@ struct Batch {
   std::vector<Cache*> caches;  // empty, or one a sequence
 };
 
-struct Tile {
-  int sequence;
-  int64_t q0, count;
-};
-
-// What one run works with; kept from run to run, so that a run of a size seen before allocates nothing.
-struct RunState {
-  ~RunState() { free(arena); }
-  float* arena = nullptr;
-  int64_t arena_floats = 0;
-  std::vector<int64_t> starts;  // of each buffer in the arena, -1: not used
-  std::vector<Sequence> sequences;
-  std::vector<Tile> tiles;   // queries that lie in panels
-  std::vector<int> singles;  // sequences of one token with a cache
-  std::vector<int32_t> positions;  // of each lane in its sequence, the past counted
-  std::vector<int32_t> index;
-  std::vector<float> partials;
-  struct Rotation {
-    const float* freqs;
-    float scale;
-    int64_t half;
-    std::vector<float> cosine, sine;
-  };
-  std::vector<Rotation> rotations;
-  size_t rotations_used = 0;
-  int last_x = -1;  // the buffer that the last product multiplied, while nothing wrote to it
-};
+struct RunState;
 
 class Program {
  public:
+  Program();
+  ~Program();
   std::vector<int64_t> buffers;  // features
   std::vector<Slice> slices;
   std::vector<Step> steps;
@@ -135,6 +111,9 @@ class Program {
   bool output_per_sequence(int buffer) const { return final_per_sequence_[buffer]; }
   // Empty, or what is wrong with the batch.
   std::string check(const Batch& batch) const;
+  // Where a batch is cut, from 0 to its sequences, so that each worker takes a part through all steps alone; {0, sequences} where
+  // that would leave workers idle.
+  std::vector<int64_t> parts(const Batch& batch) const;
   // Runs what the outputs need and copies each to its place, token-major. step_seconds: null, or one a step, added to.
   // False: no memory.
   bool run(const Batch& batch, const std::vector<int>& outputs, const std::vector<float*>& places, double* step_seconds,
@@ -143,21 +122,11 @@ class Program {
  private:
   std::string check_step(Step& step, std::vector<int>& lanes);
   std::vector<bool> needed(const std::vector<int>& outputs, bool caching) const;
-  bool plan(const Batch& batch, const std::vector<bool>& needed, const std::vector<int>& outputs);
-  void prepare(const Batch& batch);
-  View view(int slice) const;
-  void run_step(const Step& step, const Batch& batch);
-  void run_embed(const Step& step, const Batch& batch);
-  void run_norm(const Step& step, int64_t lanes);
-  void run_linear(const Step& step, int64_t lanes);
-  void run_rope(const Step& step, const Batch& batch);
-  void run_attention(const Step& step, const Batch& batch);
-  void run_elementwise(const Step& step, int64_t lanes);
-  void run_pool(const Step& step, const Batch& batch);
-  const RunState::Rotation& rotation(const Step& step, const Batch& batch);
+  bool run_parts(const std::vector<int64_t>& parts, const Batch& batch, const std::vector<int>& outputs,
+                 const std::vector<float*>& places, bool fill_nan);
 
   std::vector<bool> final_per_sequence_;
-  RunState state_;
+  std::vector<std::unique_ptr<RunState>> states_;  // one a worker
   std::mutex mutex_;
 };
 

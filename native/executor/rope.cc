@@ -2,12 +2,12 @@
 // Source: Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021, section 3.4 (halves rotated).
 #include <math.h>
 
-#include "program.h"
+#include "run.h"
 #include "tasks.h"
 
 namespace zs {
 
-const RunState::Rotation& Program::rotation(const Step& s, const Batch& batch) {
+const RunState::Rotation& Run::rotation(const Step& s) {
   for (size_t i = 0; i < state_.rotations_used; ++i) {
     const auto& r = state_.rotations[i];
     if (r.freqs == s.freqs && r.half == s.half && r.scale == s.scale) return r;
@@ -17,12 +17,12 @@ const RunState::Rotation& Program::rotation(const Step& s, const Batch& batch) {
   r.freqs = s.freqs;
   r.half = s.half;
   r.scale = s.scale;
-  const size_t floats = s.half * padded_lanes(batch.tokens);
+  const size_t floats = s.half * padded_lanes(batch_.tokens);
   r.cosine.resize(floats);
   r.sine.resize(floats);
-  for_tasks(panel_count(batch.tokens), s.half * batch.tokens * 8, [&](int64_t p) {
-    const int64_t width = panel_width(batch.tokens, p);
-    for (int64_t lane = p * kPanel; lane < min_of(batch.tokens, (p + 1) * kPanel); ++lane) {
+  for_tasks(panel_count(batch_.tokens), s.half * batch_.tokens * 8, [&](int64_t p) {
+    const int64_t width = panel_width(batch_.tokens, p);
+    for (int64_t lane = p * kPanel; lane < min_of(batch_.tokens, (p + 1) * kPanel); ++lane) {
       const int64_t at = p * kPanel * s.half + lane % kPanel;
       for (int64_t f = 0; f < s.half; ++f) {
         const float angle = static_cast<float>(state_.positions[lane]) * s.freqs[f];
@@ -34,11 +34,11 @@ const RunState::Rotation& Program::rotation(const Step& s, const Batch& batch) {
   return r;
 }
 
-void Program::run_rope(const Step& s, const Batch& batch) {
-  const RunState::Rotation& r = rotation(s, batch);
+void Run::run_rope(const Step& s) {
+  const RunState::Rotation& r = rotation(s);
   const View x = view(s.in);
-  for_tasks(panel_count(batch.tokens) * s.heads, x.features * batch.tokens, [&](int64_t task) {
-    const int64_t p = task / s.heads, width = panel_width(batch.tokens, p);
+  for_tasks(panel_count(batch_.tokens) * s.heads, x.features * batch_.tokens, [&](int64_t task) {
+    const int64_t p = task / s.heads, width = panel_width(batch_.tokens, p);
     float* x1 = view_at(x, p, width, task % s.heads * s.head_dim);
     const int64_t at = p * kPanel * s.half;
     exec_ops().rope(x1, x1 + s.half * width, &r.cosine[at], &r.sine[at], s.half * width);

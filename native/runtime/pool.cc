@@ -115,6 +115,8 @@ Pool& Pool::get() {
 
 int Pool::size() const { return static_cast<int>(impl_->scratch.size()); }
 
+int Pool::available() const { return current >= 0 ? 1 : size(); }
+
 void Pool::resize(int threads) {
   std::lock_guard<std::mutex> lock(impl_->callers);
   const int count = threads > 0 ? threads : cpu().cores;

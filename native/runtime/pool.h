@@ -17,6 +17,7 @@ class Pool {
   static Pool& get();
   ~Pool();
   int size() const;
+  int available() const;  // workers that a job of the calling thread would get: one inside a job, else all
   void resize(int threads);  // 0: as many as the process may use
   // Runs every task and returns when all have ended. Calls from several threads take turns; nested calls run inline.
   // `alone`: by the caller; for work of so few microseconds that waking others costs more.

@@ -156,7 +156,7 @@ struct AttentionProgram : Tables {
   // largest of these plus the roundings of its two sums, times the weighted mean of |v|.
   void add_query(const std::vector<int32_t>& ids, int64_t i, const float* got, Worst& worst) const {
     const int64_t hd = shape.head_dim, n = shape.causal ? i + 1 : static_cast<int64_t>(ids.size());
-    const double scale = program.steps.back().scale;
+    const double scale = program.steps[3].scale;
     std::vector<double> p(static_cast<size_t>(n));
     for (int64_t h = 0; h < shape.heads; ++h) {
       const int64_t kv = h / (shape.heads / shape.kv_heads);
@@ -353,6 +353,65 @@ ZS_TEST(executor_attention_with_a_cache) {
       done += piece;
     }
   }
+}
+
+// Each worker takes sequences of its own through all steps: the same result, each output in its place, caches in step.
+ZS_TEST(executor_parts) {
+  const Shape shape{4, 2, 16, true, false};
+  const int64_t features = shape.heads * shape.head_dim;
+  Random random(31);
+  std::vector<int64_t> lengths;
+  for (int i = 0; i < 40; ++i) lengths.push_back(1 + static_cast<int64_t>(random.below(180)));
+  for (int threads : {1, 2, 3, 5}) {
+    for (bool cached : {false, true}) {
+      const std::string what = std::to_string(threads) + " threads" + (cached ? ", cached" : "");
+      Pool::get().resize(threads);
+      AttentionProgram p(shape, cached);
+      const int pooled = p.buffer(features);
+      Step step;
+      step.op = Op::pool;
+      step.in = p.out;
+      step.out = pooled;
+      p.program.steps.push_back(step);
+      const std::string wrong = p.program.check();
+      expect(wrong.empty(), what + " is refused: " + wrong);
+      const Packing packing(lengths, p.entries, 37);
+      Batch batch = packing.batch();
+      std::vector<std::unique_ptr<Cache>> caches;
+      for (int64_t length : lengths) {
+        if (!cached) break;
+        caches.push_back(std::make_unique<Cache>(p.program.cache_layers(), length));
+        batch.caches.push_back(caches.back().get());
+      }
+      const std::vector<int64_t> cuts = p.program.parts(batch);
+      expect((cuts.size() > 2) == (threads > 1), what + ": " + std::to_string(cuts.size() - 1) + " parts");
+      expect(cuts.front() == 0 && cuts.back() == batch.sequences && std::is_sorted(cuts.begin(), cuts.end()),
+             what + ": parts do not cover the batch");
+      std::vector<float> tokens(features * batch.tokens, NAN), means(features * batch.sequences, NAN);
+      expect(p.program.run(batch, {p.out, pooled}, {tokens.data(), means.data()}, nullptr, true), what + " finds no memory");
+      Worst worst;
+      for (int64_t b = 0; b < batch.sequences; ++b) {
+        const int64_t begin = batch.offsets[b], n = lengths[b];
+        const std::vector<int32_t> ids(packing.ids.begin() + begin, packing.ids.begin() + begin + n);
+        for (int64_t i = 0; i < n; ++i) p.add_query(ids, i, &tokens[(begin + i) * features], worst);
+        for (int64_t f = 0; f < features; ++f) {
+          double sum = 0, size = 0;
+          for (int64_t i = 0; i < n; ++i) sum += tokens[(begin + i) * features + f];
+          for (int64_t i = 0; i < n; ++i) size += fabs(tokens[(begin + i) * features + f]);
+          worst.add(means[b * features + f], sum / static_cast<double>(n),
+                    kU * (size + 2 * fabs(sum) / static_cast<double>(n)));
+        }
+        if (cached) expect(caches[b]->length == n, what + ": a cache counts wrongly");
+      }
+      expect(worst, what);
+    }
+  }
+  Pool::get().resize(4);
+  AttentionProgram p(shape, false);
+  const Packing uneven({900, 20, 20, 20, 20}, p.entries, 41), few({30, 30, 30, 30}, p.entries, 43);
+  expect(p.program.parts(uneven.batch()).size() == 2, "one long sequence keeps the others waiting");
+  expect(p.program.parts(few.batch()).size() == 2, "parts of a few tokens");
+  Pool::get().resize(0);
 }
 
 ZS_TEST(executor_pool) {

@@ -467,7 +467,7 @@ void run_cells(const Packed& packed, const XView& given, int64_t lanes, Output y
   const Micro& micro = micro_of(a.kernel->isa);
   if (lanes == 1) return run_one_lane(a, micro, given.data, y.data, e, pool);
   const Cost cost(a, lanes);
-  const Choice one = split_for(a, given, cost, 1), many = split_for(a, given, cost, pool.size());
+  const Choice one = split_for(a, given, cost, 1), many = split_for(a, given, cost, pool.available());
   const bool alone = one.cost <= many.cost + kWake;
   const Split split = alone ? one.split : many.split;
   const XView x = given.stride && !split.copies ? in_panels(given, a.cols, lanes, pool) : given;

@@ -242,7 +242,7 @@ void run_many(const GroupMatrix& a, const ManyMicro& micro, const float* x, int6
   const LaneCodes& q = codes_of_lanes(how, x, a.cols, pairs, lanes, e.same_x, pool);
   const int64_t most_tiles = std::clamp(kWidenedBytes / 2 / std::max<int64_t>(1, tile_codes), int64_t{2}, int64_t{32});
   const RowBlocks blocks(a.rows, most_tiles * kTileRows, kTileRows);
-  const int64_t panels = panel_count(lanes), group = panels_a_task(panels, blocks.count, pool.size(), 8);
+  const int64_t panels = panel_count(lanes), group = panels_a_task(panels, blocks.count, pool.available(), 8);
   const int64_t groups = (panels + group - 1) / group;
   const int64_t row_stride = a.bits() ? a.scales_a_row() : 1, block_stride = !a.bits() ? 4 : row_stride == 1 ? 0 : 1;
   pool.parallel(blocks.count * groups, [&](int64_t task, int worker) {
@@ -311,7 +311,7 @@ void run_groups(const Packed& packed, const float* x, int64_t lanes, Output y, c
   const bool four = a.type == ValueType::i4;
   const Quantised& q = quantise_x(x, a.cols, lanes, pool);
   const auto finish = a.kernel->isa == Isa::scalar ? finish_scalar : micro_of(a.kernel->isa).finish;
-  const RowBlocks blocks(a.rows, std::max<int64_t>(kTileRows, a.rows / (4 * pool.size())), kTileRows);
+  const RowBlocks blocks(a.rows, std::max<int64_t>(kTileRows, a.rows / (4 * pool.available())), kTileRows);
   pool.parallel(blocks.count * panel_count(lanes), [&](int64_t task, int) {
     const int64_t rb = task % blocks.count, begin = blocks.begin(rb), end = blocks.end(rb), p = task / blocks.count;
     const int64_t width = panel_width(lanes, p), valid = std::min(kPanel, lanes - p * kPanel);

@@ -151,7 +151,7 @@ void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, co
   if (lanes == 1) return run_one_lane(a, micro, x, y.data, e, pool);
   const RowBlocks blocks(a.rows, kQuadRows, 4);
   const int64_t panels = panel_count(lanes);
-  const int64_t group = a.type == ValueType::f32 ? 1 : panels_a_task(panels, blocks.count, pool.size(), 8);
+  const int64_t group = a.type == ValueType::f32 ? 1 : panels_a_task(panels, blocks.count, pool.available(), 8);
   const int64_t groups = (panels + group - 1) / group;
   const int64_t widened_floats = a.type == ValueType::f32 ? 0 : blocks.size * a.col_block;
   const int64_t copied_floats = a.indexed ? 0 : a.col_block * micro.quad_lanes;

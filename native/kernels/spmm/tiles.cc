@@ -249,7 +249,7 @@ void run_tiles_by(const TileMicro& micro, Finish finish, const Packed& packed, c
   const RowBlocks blocks(a.rows, kTaskRows, 2 * kSquare);
   // Every task expands its rows once, so it takes all lanes, unless threads would go without or x not fit L2.
   const int64_t panels = panel_count(lanes), fewest = std::max<int64_t>(1, (panels + kTaskPanels - 1) / kTaskPanels);
-  const int64_t wanted = (2 * pool.size() + blocks.count - 1) / std::max<int64_t>(1, blocks.count);
+  const int64_t wanted = (2 * pool.available() + blocks.count - 1) / std::max<int64_t>(1, blocks.count);
   const int64_t groups = std::clamp(wanted, fewest, std::max<int64_t>(1, panels));
   const int64_t group = (panels + groups - 1) / groups;
   pool.parallel(blocks.count * groups, [&](int64_t index, int worker) {

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", metavar="FILE", help="UTF-8 text, one item a line; - reads standard input")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="VECTORS", help="file to write, .npy")
     how = parser.add_argument_group("how")
-    how.add_argument("--batch-size", type=positive, default=32, metavar="N", help="most lines at a time (32)")
+    how.add_argument("--batch-size", type=positive, metavar="N", help="most lines at a time (as fill the threads)")
     how.add_argument(
         "--no-normalize", action="store_true", help="keep the length of the vectors, whatever the model says"
     )

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--log-format", choices=("json", "text", "off"), default="json", help="lines of the log (json)")
     batch = parser.add_argument_group("batches")
     add_threads(batch)
-    batch.add_argument("--batch-tokens", type=positive, default=1024, metavar="N", help="most tokens of a run (1024)")
+    batch.add_argument("--batch-tokens", type=positive, metavar="N", help="most tokens a run (1024, or 256 a thread)")
     batch.add_argument(
         "--max-wait-ms", type=not_negative, default=2.0, metavar="MS", help="idle wait for texts on their way (2)"
     )

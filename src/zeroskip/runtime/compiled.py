@@ -113,7 +113,7 @@ class CompiledModel:
         self,
         texts: Sequence[str] | str,
         *,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         normalize: bool | None = None,
         progress: Progress | None = None,
     ) -> Float32:
@@ -121,7 +121,7 @@ class CompiledModel:
 
         Args:
             texts: Strings; longer ones than the model takes are cut.
-            batch_size: Most texts in one run.
+            batch_size: Most texts in one run; None for as many as fill the threads.
             normalize: Whether vectors have length 1; None as the model was made.
             progress: Called with ("embed", done, total).
         Returns:

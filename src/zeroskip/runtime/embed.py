@@ -8,22 +8,27 @@ import numpy as np
 import numpy.typing as npt
 
 from .._errors import InvalidArgument
+from ..kernels import num_threads
 from .text import Ids
 
 Float32 = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
-# Most tokens of one run: enough to fill the lanes of every thread, few enough that activations stay in the last cache.
-TOKEN_BUDGET = 1024
+# Most tokens of one run, a thread: each takes several parts of it through the model by itself (Program::parts), so that
+# all finish together. Activations are those of the parts being run.
+TOKENS_A_THREAD = 2048
 
 
-def batches(lengths: Sequence[int], batch_size: int, budget: int = TOKEN_BUDGET) -> Iterator[list[int]]:
-    """Indices of texts, longest first, in runs of at most `batch_size` texts and `budget` tokens (but one text)."""
+def batches(lengths: Sequence[int], batch_size: int | None, budget: int) -> Iterator[list[int]]:
+    """Indices of texts, longest first, in runs of at most `batch_size` texts (None: any) and `budget` tokens.
+
+    A single text may be longer than the budget.
+    """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     batch: list[int] = []
     tokens = 0
     for index in order:
-        if batch and (len(batch) >= batch_size or tokens + lengths[index] > budget):
+        if batch and (len(batch) == batch_size or tokens + lengths[index] > budget):
             yield batch
             batch, tokens = [], 0
         batch.append(index)
@@ -38,7 +43,7 @@ def embed_ids(
     *,
     features: int,
     normalize: bool,
-    batch_size: int,
+    batch_size: int | None,
     progress: Progress | None = None,
 ) -> Float32:
     """One vector a token sequence, in the order given.
@@ -48,14 +53,16 @@ def embed_ids(
         ids: Token ids; none of them empty.
         features: Width of a vector.
         normalize: Whether to scale vectors to length 1.
-        batch_size: Most sequences of one run.
+        batch_size: Most sequences of one run; None for as many as fill the threads.
         progress: Called with ("embed", done, total).
     """
-    if batch_size < 1:
-        raise InvalidArgument(f"embed: batch_size is {batch_size}, it must be at least 1; leave it out for 32.")
+    if batch_size is not None and batch_size < 1:
+        raise InvalidArgument(
+            f"embed: batch_size is {batch_size}, it must be at least 1; leave it out for as many as fill the threads."
+        )
     vectors = np.empty((len(ids), features), dtype=np.float32)
     done = 0
-    for batch in batches([item.size for item in ids], batch_size):
+    for batch in batches([item.size for item in ids], batch_size, TOKENS_A_THREAD * num_threads()):
         vectors[batch] = run([ids[index] for index in batch])
         done += len(batch)
         if progress:

@@ -62,7 +62,7 @@ def _encoder(original: Callable[..., Any]) -> Callable[..., Any]:
         with _Bar(options.get("show_progress_bar"), len(texts)) as bar:
             vectors = self.zeroskip.embed(
                 texts,
-                batch_size=options.get("batch_size", 32),
+                batch_size=options.get("batch_size"),
                 normalize=True if options.get("normalize_embeddings") else None,
                 progress=bar,
             )

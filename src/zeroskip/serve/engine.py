@@ -15,6 +15,7 @@ import numpy as np
 
 from .._errors import InvalidArgument
 from ..io import TOKENIZER
+from ..kernels import num_threads
 from ..runtime.compiled import CompiledModel
 from ..runtime.text import Ids
 from .batcher import Batcher, Job, QueueFull
@@ -64,7 +65,7 @@ class Engine:
         with self._threads:
             if self._batcher is None:
                 self._batcher = Batcher(
-                    batch_tokens=self._settings.batch_tokens,
+                    batch_tokens=self._settings.batch_tokens or max(1024, 256 * num_threads()),
                     max_wait_s=self._settings.max_wait_ms / 1e3,
                     queue_texts=self._settings.queue_texts,
                     on_run=self._metrics.run,

@@ -15,7 +15,7 @@ class Settings:
 
     Args:
         name: How clients call the model; None for the name in the compiled folder.
-        batch_tokens: Most tokens of one run, but for a single longer text.
+        batch_tokens: Most tokens of one run, but for a single longer text; None: 1024, or 256 a thread if more.
         max_wait_ms: How long an idle worker waits for texts that are on their way before it runs what it has.
         queue_texts: Most texts that wait; a request beyond that is told to come back (429).
         max_texts: Most texts of one request.
@@ -28,7 +28,7 @@ class Settings:
     """
 
     name: str | None = None
-    batch_tokens: int = 1024
+    batch_tokens: int | None = None
     max_wait_ms: float = 2.0
     queue_texts: int = 8192
     max_texts: int = 2048
@@ -41,8 +41,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field in ("batch_tokens", "queue_texts", "max_texts", "max_body_bytes"):
-            if getattr(self, field) < 1:
-                raise InvalidArgument(f"serve: {field} is {getattr(self, field)}, it must be at least 1.")
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise InvalidArgument(f"serve: {field} is {value}, it must be at least 1.")
         for field in ("max_wait_ms", "body_timeout_s", "grace_s"):
             if not 0 <= getattr(self, field) < 1e9:
                 raise InvalidArgument(f"serve: {field} is {getattr(self, field)}, it must be a time of at least 0.")
