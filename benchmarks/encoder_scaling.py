@@ -9,9 +9,8 @@ of 120 tokens, at most 256; seeded). Each number of threads has a model compiled
 then they take turns, torch (dense, padded batches of 32 sorted by length) beside them. Ratios are taken within a round
 and are medians. Needs torch and transformers, no data and no package of a model.
 
-What of it the processor allows, whoever shares the work out, `--processes` shows: as many processes of one thread each,
-all at once, against one alone. Two logical processors of one core, a clock that falls when all cores work, and shared
-memory limit those, too.
+The other way to use many cores is `--processes`: as many processes of one thread each, all at once, against one alone.
+They never wait for each other, but each reads weights of its own.
 """
 
 from __future__ import annotations
