@@ -107,14 +107,14 @@ static inline __attribute__((always_inline)) void dots(const T* a, const T* cons
   const int64_t rest = depth % step, whole = depth - rest;
   int64_t k = 0;
   for (; k + 2 * step <= whole; k += 2 * step) {
-    const vu x[2] = {load_raw(a + k), load_raw(a + k + step)};
-#pragma GCC unroll 8
-    for (int i = 0; i < n; ++i) {
 #pragma GCC unroll 2
-      for (int u = 0; u < 2; ++u) {
+    for (int u = 0; u < 2; ++u) {
+      const vu x = load_raw(a + k + u * step);
+#pragma GCC unroll 8
+      for (int i = 0; i < n; ++i) {
         const vu y = load_raw(b[i] + k + u * step);
 #pragma GCC unroll 2
-        for (int p = 0; p < parts; ++p) acc[i] = vfma(Raw<T>::part(x[u], p), Raw<T>::part(y, p), acc[i]);
+        for (int p = 0; p < parts; ++p) acc[i] = vfma(Raw<T>::part(x, p), Raw<T>::part(y, p), acc[i]);
       }
     }
   }
