@@ -25,7 +25,11 @@ FIELDS: dict[str, tuple[tuple[type, ...], bool, str]] = {
     # name: types, whether a row that is not ok may hold null, meaning
     "schema": (_TEXT, False, "always zeroskip.bench.spmm"),
     "schema_version": (_INT, False, "1"),
-    "op": (_TEXT, False, "spmm: C[m, n] = A[m, k] @ B[k, n]"),
+    "op": (
+        _TEXT,
+        False,
+        "spmm: C[m, n] = A[m, k] @ B[k, n]; sddmm: S[m, k] = Q[m, n] @ K[n, k] at the entries of A, n is the depth",
+    ),
     "kernel": (_TEXT, False, "a name from `zeroskip list kernels`"),
     "origin": (_TEXT, False, "who wrote the kernel: native, torch, numpy, onnxruntime, scipy, mkl, aocl"),
     "role": (
@@ -53,6 +57,13 @@ FIELDS: dict[str, tuple[tuple[type, ...], bool, str]] = {
     "method": (_TEXT, True, "how the model was pruned"),
     "level": (_NUMBER, True, "the sparsity the model was pruned to"),
     "nnz": (_INT, False, "stored entries of A"),
+    "dataset": (_TEXT, True, "data set that A is from; null for a random A, and for files given by name"),
+    "kind": (_TEXT, True, "of that data set: weights, graph, mask or activations"),
+    "oracle": (
+        _BOOL,
+        False,
+        "A with the entries of each row moved to its first columns: headroom of locality",
+    ),
     "seed": (_INT, False, "seed of A and B"),
     "status": (_TEXT, False, "ok; failed (wrong result or an exception: never timed); skipped (cannot run here)"),
     "choice": (_TEXT, True, "taken: what `plan` picks here; considered: what it weighed; null: neither, or not asked"),
@@ -73,9 +84,18 @@ FIELDS: dict[str, tuple[tuple[type, ...], bool, str]] = {
     "gflops": (_NUMBER, True, "2 nnz n / time_s / 1e9: only useful work counts, for dense kernels too"),
     "prepare_s": (_NUMBER, True, "time to pack A once"),
     "nbytes": (_INT, True, "bytes of the packed A"),
+    "working_set": (_INT, True, "bytes of the packed A and of the dense operands and result, once each"),
+    "overhead_s": (_NUMBER, True, "of a call that does nothing, timed in the same way; not subtracted"),
     "dense_kernel": (_TEXT, True, "the fastest rival dense product of this run at this n, with its layout"),
     "speedup": (_NUMBER, True, "its time over this one's"),
     "torch_speedup": (_NUMBER, True, "the time of torch's fastest dense call over this one's; null without torch"),
+    "repaid_after": (_INT, True, "calls after which prepare_s is won back from that product; null: never, or no such"),
+    "peak_gflops": (_NUMBER, True, "of this run: the fastest dense float32 product of large matrices, ours or NumPy's"),
+    "bandwidth": (_NUMBER, True, "GB/s, of this run: memory that no cache holds, read by the fastest dense product"),
+    "llc": (_INT, True, "bytes of the last cache, by the processor's own account"),
+    "suite": (_TEXT, True, "of `zeroskip bench run`; null without"),
+    "node": (_TEXT, True, "which machine of a cluster; null on one machine"),
+    "cpus": (_TEXT, True, "processors that the process was bound to; null where it was not"),
     "threads": (_INT, False, "threads of every engine"),
     "settle_max_s": (_NUMBER, False, "how long a slice waits at most for other engines' workers to stop spinning"),
     "machine": (_DICT, False, "processor, caches, instruction sets, memory, system"),
@@ -86,11 +106,18 @@ FIELDS: dict[str, tuple[tuple[type, ...], bool, str]] = {
 
 CHOICES = ("taken", "considered")
 
-_OF_A_FILE = frozenset({"matrix", "model", "method", "level"})
-_ALWAYS_NULLABLE = _OF_A_FILE | {"group", "choice", "reason", "torch_speedup", "dense_kernel", "speedup", "commit"}
+_OF_A_FILE = frozenset({"matrix", "model", "method", "level", "dataset", "kind"})
+_OF_A_RUN = frozenset({"peak_gflops", "bandwidth", "llc", "suite", "node", "cpus", "overhead_s"})
+_ALWAYS_NULLABLE = (
+    _OF_A_FILE
+    | _OF_A_RUN
+    | {"group", "choice", "reason", "torch_speedup", "dense_kernel", "speedup", "commit", "repaid_after"}
+)
+# Fields that came later: rows written before do not have them.
+ADDED = _OF_A_RUN | {"dataset", "kind", "oracle", "working_set", "repaid_after"}
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path, *, where: str = "bench summary") -> list[dict[str, Any]]:
     """The rows of a file that `--out` wrote.
 
     Raises:
@@ -100,13 +127,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"bench summary: {path} cannot be read ({error}); pass a file of --out.") from None
+        raise InvalidArgument(f"{where}: {path} cannot be read ({error}); pass a file of --out.") from None
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
             check_row(row if isinstance(row, dict) else {})
         except (ValueError, RecursionError) as error:
-            raise InvalidArgument(f"bench summary: line {number} of {path} is no row ({error}).") from None
+            raise InvalidArgument(f"{where}: line {number} of {path} is no row ({error}).") from None
         rows.append(row)
     return rows
 
@@ -117,8 +144,10 @@ def check_row(row: Mapping[str, Any]) -> None:
     Raises:
         InvalidArgument: Naming the field, its value and the rule.
     """
-    check_form(row, FIELDS, NAME, VERSION)
+    check_form(row, FIELDS, NAME, VERSION, optional=ADDED)
     for name, (types, nullable, _) in FIELDS.items():
+        if name in ADDED and name not in row:
+            continue
         check_field(name, row[name], types, nullable and (row["status"] != "ok" or name in _ALWAYS_NULLABLE))
     closed = {"status": STATUS, "role": ROLES, "layout": ("columns", "rows"), "choice": (None, *CHOICES)}
     for name, allowed in closed.items():
@@ -130,9 +159,11 @@ def check_row(row: Mapping[str, Any]) -> None:
         raise InvalidArgument(f"bench row: error_over_bound is {row['error_over_bound']}, an ok row has at most 1.")
 
 
-def check_form(row: Mapping[str, Any], fields: Collection[str], name: str, version: int) -> None:
-    """Refuse a row of other fields, or of another schema or version."""
-    missing = [field for field in fields if field not in row]
+def check_form(
+    row: Mapping[str, Any], fields: Collection[str], name: str, version: int, *, optional: Collection[str] = ()
+) -> None:
+    """Refuse a row of other fields, or of another schema or version. Optional fields may be missing."""
+    missing = [field for field in fields if field not in row and field not in optional]
     unknown = [field for field in row if field not in fields]
     if missing or unknown:
         raise InvalidArgument(

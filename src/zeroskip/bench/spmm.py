@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -17,13 +16,13 @@ from .. import kernels, ops
 from ..formats import SparseMatrix
 from ..kernels import Kernel, Prepared
 from ..testing import Bound, sums_of
-from . import machine, schema
+from . import limits, machine, schema
 from .operands import DENSE_ELEMS, Expected, Problem, Source, vectors
+from .rows import Row, compare, fail, fill_times, label_of, new_row, worst_error
 from .selection import meant_for, role, select
 from .stored import StoredProblem
-from .timer import SETTLE_MAX_S, Candidate, Samples, interleave, settle
+from .timer import Candidate, Samples, interleave, settle
 
-Row = dict[str, Any]
 Progress = Callable[[str, int, int], None]
 Float32 = npt.NDArray[np.float32]
 
@@ -79,8 +78,12 @@ class _Entry:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """One matrix at one n, and the kernels to compare there, each with its role."""
+class Group:
+    """One matrix at one n, and the kernels to compare there, each with its role.
+
+    Args:
+        run: What all rows of a run have in common, by field of a row.
+    """
 
     settings: SpmmSettings
     chosen: Sequence[tuple[Kernel, str]]
@@ -89,16 +92,12 @@ class _Group:
     expected: Expected
     n: int
     threads: int
+    run: Mapping[str, Any]
 
     @property
     def cold(self) -> bool:
         """Whether weights come from memory, as those of a model that makes one token at a time."""
         return self.n == 1
-
-
-def label_of(kernel: str, layout: str) -> str:
-    """A kernel with its layout where it is not the usual one."""
-    return kernel if layout == "columns" else f"{kernel} (rows)"
 
 
 def bench_spmm(settings: SpmmSettings, *, progress: Progress | None = None) -> Iterator[Row]:
@@ -112,12 +111,13 @@ def bench_spmm(settings: SpmmSettings, *, progress: Progress | None = None) -> I
     for source in sources:
         source.check()
     threads = machine.use_threads(settings.threads)
+    run = limits.fields(threads)
     total, done = len(sources) * len(settings.ns), 0
     for source in sources:
         a = source.matrix()
         expected = Expected(a)
         for n in settings.ns:
-            yield from _measure(_Group(settings, chosen, source, a, expected, n, threads))
+            yield from measure(Group(settings, chosen, source, a, expected, n, threads, run))
             done += 1
             if progress is not None:
                 progress("bench spmm", done, total)
@@ -134,7 +134,7 @@ def _sources(settings: SpmmSettings) -> list[Source]:
     ]
 
 
-def _measure(group: _Group) -> list[Row]:
+def measure(group: Group) -> list[Row]:
     """All kernels on one matrix at one n: check, then time those that passed, then compare."""
     a, n = group.a, group.n
     columns = vectors(group.settings.seed, a.shape[1], n)
@@ -170,7 +170,7 @@ def _measure(group: _Group) -> list[Row]:
     return rows
 
 
-def _choose(group: _Group, entries: Sequence[_Entry]) -> list[_Entry]:
+def _choose(group: Group, entries: Sequence[_Entry]) -> list[_Entry]:
     """Mark what `ops.plan` takes and what it weighed; gives an entry for its kernel where that takes no part yet.
 
     It measures for itself, afresh, before anything here is timed. Where weights are codes it may round B to int8, too.
@@ -207,7 +207,7 @@ def _call(prepared: Prepared, x: Float32, out: Float32, transposed: bool) -> Cal
     return call
 
 
-def _entries(group: _Group) -> Iterator[_Entry]:
+def _entries(group: Group) -> Iterator[_Entry]:
     """A row for each kernel and layout, `skipped` where it cannot run. Dense rivals are tried in both layouts.
 
     Kernels made for another n are left out, and with `auto` those of ours that do not take the matrix, unless one was
@@ -230,12 +230,9 @@ def _too_large(kernel: Kernel, a: SparseMatrix) -> str | None:
     return f"laid out in full the matrix takes {4 * elems / 1e9:.1f} GB, above what is tried"
 
 
-def _entry(group: _Group, kernel: Kernel, part: str, transposed: bool, reason: str | None) -> _Entry:
+def _entry(group: Group, kernel: Kernel, part: str, transposed: bool, reason: str | None) -> _Entry:
     a = group.a
-    row: Row = dict.fromkeys(schema.FIELDS)
-    row.update(
-        schema=schema.NAME,
-        schema_version=schema.VERSION,
+    row = new_row(
         op="spmm",
         kernel=kernel.name,
         origin=kernel.origin,
@@ -254,12 +251,7 @@ def _entry(group: _Group, kernel: Kernel, part: str, transposed: bool, reason: s
         status="ok" if reason is None else "skipped",
         reason=reason,
         threads=group.threads,
-        settle_max_s=SETTLE_MAX_S,
-        machine=machine.machine(),
-        versions=machine.versions(),
-        commit=machine.commit(),
-        when=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        **group.source.fields(a),
+        **{**group.run, **group.source.fields(a)},
     )
     return _Entry(kernel, part, transposed, row)
 
@@ -283,9 +275,7 @@ def _check(
         row["prepare_s"] = time.perf_counter() - start
         prepared.run(operands[entry.transposed], out, transposed=entry.transposed)
     except Exception as error:  # a rival library may raise anything; the row says what
-        row.update(
-            status="failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", prepare_s=None
-        )
+        fail(row, error)
         return
     row["nbytes"] = int(prepared.nbytes)
     worst = worst_error(out.T if entry.transposed else out, bound.expected, bound.allowed)
@@ -295,15 +285,6 @@ def _check(
         row.update(status="failed", reason=f"wrong result: an error is {worst:.3g} times its bound (or not a number)")
         return
     entry.prepared.append(prepared)
-
-
-def worst_error(out: Float32, reference: npt.NDArray[np.float64], bound: npt.NDArray[np.float64]) -> float:
-    """The largest |out - reference| over the bound of its element; inf if something is not a number."""
-    error = np.abs(out.astype(np.float64) - reference)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(error == 0, 0.0, error / bound)
-    worst = float(share.max())
-    return worst if np.isfinite(worst) else float("inf")
 
 
 def _too_small(entry: _Entry) -> bool:
@@ -340,30 +321,10 @@ def _walk() -> None:
 
 
 def _fill(entry: _Entry, samples: Samples, cold: bool, nnz: int, n: int) -> None:
-    median = samples.median_s
+    fill_times(entry.row, samples, work=2 * nnz * n)
     entry.row.update(
-        time_s=median,
-        time_q10_s=samples.quantile(0.1),
-        time_q90_s=samples.quantile(0.9),
-        time_min_s=min(samples.times_s),
-        samples=len(samples.times_s),
-        rounds=samples.rounds,
         cold=cold,
         copies=len(entry.prepared),
-        gflops=2 * nnz * n / median / 1e9,
+        working_set=entry.row["nbytes"] + 4 * n * (entry.row["m"] + entry.row["k"]),
     )
     entry.prepared.clear()
-
-
-def compare(rows: Sequence[Row]) -> None:
-    """Fill in the ratios to the best dense product of this group; no ratio where no dense rival ran."""
-    timed = [row for row in rows if row["status"] == "ok"]
-    dense = [row for row in timed if row["role"] == "dense"]
-    of_torch = [row["time_s"] for row in dense if row["origin"] == "torch"]
-    best = min(dense, key=lambda row: float(row["time_s"]), default=None)
-    for row in timed:
-        if best is not None:
-            row["dense_kernel"] = label_of(best["kernel"], best["layout"])
-            row["speedup"] = best["time_s"] / row["time_s"]
-        if of_torch:
-            row["torch_speedup"] = min(of_torch) / row["time_s"]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from .._errors import DamagedFile, InvalidArgument
+from ..datasets import Entry, provenance, with_drawn_values
 from ..datasets import dlmc as collection
-from ..datasets import provenance, with_drawn_values
 from ..datasets.io import read_file
 from ..formats import CSR, SparseMatrix
 from ..testing import with_values
@@ -68,6 +70,74 @@ class StoredProblem:
     def fields(self, a: SparseMatrix) -> dict[str, Any]:
         """Its name and what the folders above it say; the sparsity is its own."""
         return {"pattern": PATTERN, "sparsity": a.sparsity, "matrix": self.label, **provenance(self.label)}
+
+
+@dataclass(frozen=True)
+class EntryProblem:
+    """An entry of a data set.
+
+    Args:
+        entry: It.
+        dtype: Value type.
+        seed: Of values that the source does not have, and of what is generated.
+    """
+
+    entry: Entry
+    dtype: str
+    seed: int
+
+    def check(self) -> None:
+        """Nothing: data sets list what is here, and reading all of one may take minutes."""
+
+    def matrix(self) -> SparseMatrix:
+        """CSR of the entry.
+
+        Raises:
+            DamagedFile: If its file breaks a rule of its format, or it has no entries.
+        """
+        csr = self.entry.matrix(self.seed)
+        if csr.nnz == 0:
+            raise DamagedFile(f"{self.entry.dataset}: {self.entry.name} has no entries, there is nothing to multiply.")
+        return with_values(csr, self.dtype)
+
+    def fields(self, a: SparseMatrix) -> dict[str, Any]:
+        """Its name and all that the data set says of it; the sparsity is its own."""
+        entry = self.entry
+        return {
+            "pattern": PATTERN,
+            "sparsity": a.sparsity,
+            "matrix": entry.name,
+            "model": entry.model,
+            "method": entry.method,
+            "level": entry.level,
+            "dataset": entry.dataset,
+            "kind": entry.kind,
+        }
+
+
+@dataclass(frozen=True)
+class OracleProblem:
+    """A matrix with the entries of each row moved to its first columns: all rows read the same rows of B.
+
+    What a product gains by that is what better locality could bring; it is no result of the matrix.
+    """
+
+    source: EntryProblem
+
+    def check(self) -> None:
+        """As that of the source."""
+
+    def matrix(self) -> SparseMatrix:
+        """The moved matrix, with values in the same order."""
+        a = self.source.matrix()
+        assert isinstance(a, CSR)
+        counts = np.diff(a.indptr)
+        places = np.arange(a.nnz) - np.repeat(a.indptr[:-1], counts)
+        return replace(a, indices=places.astype(a.indices.dtype))
+
+    def fields(self, a: SparseMatrix) -> dict[str, Any]:
+        """Those of the source, and what it is."""
+        return {**self.source.fields(a), "oracle": True}
 
 
 def files(names: Sequence[str]) -> list[tuple[Path, str]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -19,6 +18,9 @@ BEST_DENSE, BEST_SPARSE = "best dense", "best sparse"
 MEDIAN, TENTH = "time_s", "time_q10_s"
 # `plan` may be so much slower than dense, for noise; and so many cells may be worse than a share that is named.
 ALLOWED, WORST_SHARE = 0.97, 0.05
+
+
+_OF_A_CELL = ("op", "dataset", "matrix", "m", "k", "sparsity", "pattern", "n", "seed", "threads", "node")
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,12 @@ class Cell:
 
 
 def cells(rows: Iterable[Row]) -> list[Cell]:
-    """The timed rows of each matrix and n together, in the order in which they were measured."""
-
-    def key(row: Row) -> tuple[Any, ...]:
-        return row["matrix"], row["m"], row["k"], row["sparsity"], row["pattern"], row["n"]
-
-    timed = (row for row in rows if row["status"] == "ok")
-    return [Cell(list(found)) for _, found in groupby(timed, key=key)]
+    """The timed rows of each matrix and n together, in the order in which they were measured; no oracles."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if row["status"] == "ok" and not row.get("oracle"):
+            found.setdefault(tuple(row.get(name) for name in _OF_A_CELL), []).append(row)
+    return list(map(Cell, found.values()))
 
 
 def geometric_mean(values: Sequence[float]) -> float:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _bench_embed
+from . import _bench_embed, _bench_run
 from ._console import Console, UsageError
 from ._options import (
     DTYPES,
@@ -29,14 +29,17 @@ from ._options import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..bench.spmm import Row, SpmmSettings
+    from ..bench.rows import Row
+    from ..bench.spmm import SpmmSettings
 
 EPILOG = """\
 examples:
   zeroskip bench spmm                                        the defaults: 4096x4096, 50 to 98 %, N = 1, 32, 128
   zeroskip bench spmm --shape 2048x2048,4096x4096 --sparsity 0.5,0.8,0.9,0.95,0.98 --n 8,16,32,128 --threads 2
   zeroskip bench spmm --shape 4096x4096 --sparsity 0.9 --n 128 --kernels 'spmm_csr_*' --peers all --out rows.jsonl
+  zeroskip bench compare first second                        two runs of a suite: how well they repeat
   zeroskip bench summary rows.jsonl more.jsonl               means, and what the choice cost, over several runs
+  zeroskip bench run survey-cpu --budget 10m                 a suite of real matrices and every rival, resumable
   zeroskip bench embed minilm-60-fast                        a compiled encoder against torch, ONNX Runtime, OpenVINO
 """
 
@@ -122,11 +125,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     summary.add_argument("files", nargs="+", type=Path, metavar="FILE", help="rows, as JSON lines")
     add_output_options(summary)
+    compare = kinds.add_parser(
+        "compare",
+        help="how two runs of one suite differ",
+        description="Compare the ratios of two runs, cell by cell: what repeating, or a change of code, did to them.",
+        formatter_class=Help,
+    )
+    compare.add_argument("first", type=Path, metavar="FIRST", help="rows, as JSON lines, or a folder of `bench run`")
+    compare.add_argument("second", type=Path, metavar="SECOND", help="the same of the other run")
+    add_output_options(compare)
     _bench_embed.add_parser(kinds)
+    _bench_run.add_parser(kinds)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    commands = {"summary": _summary, "embed": _bench_embed.run, "spmm": _spmm}
+    commands = {
+        "summary": _summary,
+        "compare": _compare,
+        "embed": _bench_embed.run,
+        "run": _bench_run.run,
+        "spmm": _spmm,
+    }
     return commands[args.op](args, console)
 
 
@@ -140,6 +159,33 @@ def _summary(args: argparse.Namespace, console: Console) -> int:
     for sentence in spmm_choice(summary):
         console.show(f"\n{sentence}")
     console.emit(summary)
+    return 0
+
+
+def _compare(args: argparse.Namespace, console: Console) -> int:
+    from ..bench.compare import compare
+    from ..bench.schema import read_rows
+    from ..bench.tables import table
+
+    paths = [path / "rows.jsonl" if path.is_dir() else path for path in (args.first, args.second)]
+    found = compare(*(read_rows(path, where="bench compare") for path in paths))
+    if not found["pairs"]:
+        raise UsageError(
+            f"bench compare: {args.first} and {args.second} have no product in common; pass two runs of one suite."
+        )
+    if found["moved"]:
+        shown = found["moved"][:20]
+        times = [{name: f"{one[name]:.2f}x" for name in ("first", "second")} for one in shown]
+        lines = [{"cell": one["cell"], "kernel": one["kernel"], **both} for one, both in zip(shown, times, strict=True)]
+        console.show(table(lines))
+        console.show(f"({len(found['moved'])} moved by more than a fifth)\n")
+    console.show(
+        f"{found['pairs']} ratios to the best dense product in both: they differ by {found['median'] * 100:.1f} % "
+        f"(median), {found['p90'] * 100:.1f} % (nine of ten); the second's are {found['drift']:.3f} times the first's."
+    )
+    if found["only_first"] or found["only_second"]:
+        console.show(f"{found['only_first']} are in the first alone, {found['only_second']} in the second.")
+    console.emit(found)
     return 0
 
 

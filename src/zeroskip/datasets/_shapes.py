@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from .._errors import DamagedFile, InvalidArgument, MissingDependency
+from .._errors import DamagedFile, InvalidArgument
+from .._toml import loads
 
 ROLES = ("qkv", "out", "up", "down", "router", "head")
 
@@ -84,9 +83,8 @@ def parse(name: str, text: str) -> Model:
     Raises:
         DamagedFile: If a field is missing or wrong.
     """
-    toml = _toml()
     try:
-        found: dict[str, Any] = toml.loads(text)
+        found: dict[str, Any] = loads(text)
         layers = tuple(Layer(**layer) for layer in found.pop("layer"))
         result = Model(name, layers=layers, **found)
         for layer in layers:
@@ -97,11 +95,3 @@ def parse(name: str, text: str) -> Model:
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedFile(f"shapes: {name}.toml does not describe a model ({error}); mend it.") from None
     return result
-
-
-def _toml() -> Any:
-    name = "tomllib" if sys.version_info >= (3, 11) else "tomli"
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise MissingDependency("shapes: Python 3.10 reads TOML with tomli; pip install tomli.") from None

@@ -30,6 +30,8 @@ class OperationKernel:
         function: The work. What it is called with, and that it trusts it, says the operation's file in `ops`.
         reason: Why it cannot run on this machine; None where it can.
         doc: One line.
+        bind: Makes what depends on the pattern alone, and gives the function for the other arguments. Benchmarks time
+            preparation and calls apart; None where nothing is prepared.
     """
 
     name: str
@@ -41,6 +43,7 @@ class OperationKernel:
     function: Callable[..., Any]
     reason: str | None = None
     doc: str = ""
+    bind: Callable[[Any], Callable[..., Any]] | None = None
 
     def why_not(self) -> str | None:
         return self.reason

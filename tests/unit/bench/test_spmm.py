@@ -12,8 +12,9 @@ import pytest
 from zeroskip import InvalidArgument, ShapeError, formats, testing
 from zeroskip.bench import operands, schema, spmm
 from zeroskip.bench.operands import Expected, Problem, vectors
+from zeroskip.bench.rows import compare, worst_error
 from zeroskip.bench.selection import meant_for, select
-from zeroskip.bench.spmm import SpmmSettings, bench_spmm, compare, worst_error
+from zeroskip.bench.spmm import SpmmSettings, bench_spmm
 from zeroskip.bench.summary import summarise
 from zeroskip.bench.tables import spmm_groups, spmm_summary, table
 from zeroskip.cli import main
@@ -270,9 +271,11 @@ def test_ratios_without_torch_or_without_dense() -> None:
     ]
     compare(rows)
     assert "speedup" not in rows[0]
+    rows[0]["prepare_s"], rows[1]["prepare_s"] = 5.0, 1.0
     rows[1].update(status="ok", time_s=3.0)
     compare(rows)
     assert (rows[0]["speedup"], rows[0]["torch_speedup"], rows[0]["dense_kernel"]) == (3.0, 3.0, "t (rows)")
+    assert [row["repaid_after"] for row in rows] == [3, None]  # 5 s to prepare, 2 s won by each call
 
 
 def test_the_command_prints_json_alone_and_writes_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,12 @@
 """torch's ways to an SDDMM and to a softmax over a pattern: its sparse operations, and the dense product with a mask.
 
-Sparse tensors are made in every call, since a mask or a graph comes with it; `benchmarks/sddmm_speed.py` makes them
-beforehand, which is kinder.
+A mask or a graph comes with each call, so sparse tensors are made in it; `bind` makes them once, for benchmarks.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,40 +17,60 @@ from .._base import Float32
 from .._operations import OperationKernel, operations
 from ._common import missing
 
+Work = Callable[[Array, Array, Float32, Float32 | None, float], None]
+
 
 def sampled_addmm(
     pattern: SparseMatrix, a: Array, b: Array, out: Float32, values: Float32 | None, alpha: float
 ) -> None:
     """torch.sparse.sampled_addmm, a matrix at a time."""
+    bind_sampled(pattern)(a, b, out, values, alpha)
+
+
+def bind_sampled(pattern: SparseMatrix) -> Work:
+    """`sampled_addmm` for one pattern."""
     import torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "sparse CSR support is in beta"
         mask = csr_tensor(pattern)
-    flat = _lines(out)
-    for i, (left, right) in enumerate(zip(_matrices(a), _matrices(b), strict=True)):
-        found = torch.sparse.sampled_addmm(mask, _tensor(left), _tensor(right).t(), beta=0.0, alpha=alpha)
-        flat[i] = found.values().numpy()
-    if values is not None:
-        out *= values
+
+    def work(a: Array, b: Array, out: Float32, values: Float32 | None, alpha: float) -> None:
+        flat = _lines(out)
+        for i, (left, right) in enumerate(zip(_matrices(a), _matrices(b), strict=True)):
+            found = torch.sparse.sampled_addmm(mask, _tensor(left), _tensor(right).t(), beta=0.0, alpha=alpha)
+            flat[i] = found.values().numpy()
+        if values is not None:
+            out *= values
+
+    return work
 
 
 def dense_then_mask(
     pattern: SparseMatrix, a: Array, b: Array, out: Float32, values: Float32 | None, alpha: float
 ) -> None:
     """The whole product, of which the entries are picked."""
+    bind_dense(pattern)(a, b, out, values, alpha)
+
+
+def bind_dense(pattern: SparseMatrix) -> Work:
+    """`dense_then_mask` for one pattern."""
     import torch
 
     rows, cols, _ = pattern.entries()
     places = torch.from_numpy(rows * pattern.shape[1] + cols)
-    flat = _lines(out)
-    for i, (left, right) in enumerate(zip(_matrices(a), _matrices(b), strict=True)):
-        product = torch.mm(_tensor(left), _tensor(right).t())
-        torch.index_select(product.view(-1), 0, places, out=torch.from_numpy(flat[i]))
-    if alpha != 1.0:
-        out *= np.float32(alpha)
-    if values is not None:
-        out *= values
+
+    def work(a: Array, b: Array, out: Float32, values: Float32 | None, alpha: float) -> None:
+        flat = _lines(out)
+        for i, (left, right) in enumerate(zip(_matrices(a), _matrices(b), strict=True)):
+            product = torch.mm(_tensor(left), _tensor(right).t())
+            torch.index_select(product.view(-1), 0, places, out=torch.from_numpy(flat[i]))
+        if alpha != 1.0:
+            out *= np.float32(alpha)
+        if values is not None:
+            out *= values
+
+    return work
 
 
 def sparse_softmax(pattern: SparseMatrix, scores: Float32, out: Float32, scale: float, bias: Float32 | None) -> None:
@@ -126,12 +146,13 @@ def _tensor(array: Array) -> Any:
     return torch.from_numpy(array if array.flags.writeable else np.array(array))
 
 
-for _name, _op, _function, _doc in (
-    ("sddmm_csr_f32_torch", "sddmm", sampled_addmm, "torch.sparse.sampled_addmm"),
-    ("sddmm_csr_f32_torch_dense", "sddmm", dense_then_mask, "torch.mm, then the entries"),
-    ("masked_softmax_csr_f32_torch", "masked_softmax", sparse_softmax, "torch.sparse.softmax"),
-    ("masked_softmax_csr_f32_torch_dense", "masked_softmax", dense_softmax, "torch.softmax of a dense matrix"),
+for _name, _op, _function, _doc, _bind in (
+    ("sddmm_csr_f32_torch", "sddmm", sampled_addmm, "torch.sparse.sampled_addmm", bind_sampled),
+    ("sddmm_csr_f32_torch_dense", "sddmm", dense_then_mask, "torch.mm, then the entries", bind_dense),
+    ("masked_softmax_csr_f32_torch", "masked_softmax", sparse_softmax, "torch.sparse.softmax", None),
+    ("masked_softmax_csr_f32_torch_dense", "masked_softmax", dense_softmax, "torch.softmax of a dense matrix", None),
 ):
-    operations.add(
-        _name, OperationKernel(_name, _op, "csr", "float32", "torch", "torch", _function, missing("torch"), _doc)
+    _kernel = OperationKernel(
+        _name, _op, "csr", "float32", "torch", "torch", _function, missing("torch"), _doc, bind=_bind
     )
+    operations.add(_name, _kernel)

@@ -1,0 +1,306 @@
+"""The runner of `zeroskip bench run`: matrices of a suite in turns, within a time, and on from where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import datasets
+from .._errors import InvalidArgument, ZeroskipError
+from ..datasets import Entry
+from ..kernels import registry
+from . import limits, machine, schema, sddmm, spmm
+from .operands import Expected
+from .rows import Row
+from .selection import select
+from .stored import EntryProblem, OracleProblem
+from .suites import Set, Suite
+
+ROWS, SUITE = "rows.jsonl", "suite.json"
+# With a budget a cell gets no less time than this, and no more than so many times what its set says.
+LEAST_S, MOST_TIMES = 0.05, 4.0
+
+Progress = Callable[[str, int, int], None]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What `zeroskip bench run` was asked for.
+
+    Args:
+        suite: What to measure.
+        out: Folder for the rows; one that holds rows of this suite is continued.
+        budget_s: Begin no other matrix after this long; None for all of them.
+        threads: None for ZEROSKIP_NUM_THREADS, or all cores.
+    """
+
+    suite: Suite
+    out: Path
+    budget_s: float | None = None
+    threads: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Item:
+    """One matrix of a set, at the widths that are still to be measured."""
+
+    set: Set
+    entry: Entry
+    ns: tuple[int, ...]
+
+    @property
+    def stratum(self) -> tuple[Any, ...]:
+        return self.set.op, self.entry.dataset, self.entry.model, self.entry.method, self.entry.level
+
+
+@dataclass
+class Outcome:
+    """How far a run came, in cells (a matrix at one n)."""
+
+    total: int
+    done: int = 0
+    kept: int = 0
+    seconds: float = 0.0
+
+
+def run(settings: RunSettings, *, progress: Progress | None = None, say: Say = lambda _text: None) -> Outcome:
+    """Measure what is missing, adding rows to `rows.jsonl` as soon as they are there.
+
+    Matrices take turns by data set, model, method and level, in an order that the seed decides, so that a run which
+    ends early has seen some of each.
+
+    Raises:
+        InvalidArgument: If the folder holds rows of something else, or nothing of the suite is here; before measuring.
+    """
+    items, total = _items(settings.suite, say)
+    kept = _continue(settings)
+    done = {_key(row) for row in kept}
+    todo = [item for item in (_without(item, done) for item in items) if item.ns]
+    outcome = Outcome(total, kept=total - sum(len(item.ns) for item in todo))
+    threads = machine.use_threads(settings.threads)
+    common = {**limits.fields(threads), "suite": settings.suite.name, "cpus": bind(threads)} if todo else {}
+    clock, start = time.perf_counter, time.perf_counter()
+    with open(settings.out / ROWS, "a", encoding="utf-8") as file:
+        spent, timed = 0.0, 0.0  # seconds, and those of them that were timing
+        left = sum(len(item.ns) for item in todo)
+        for item in in_turns(todo, settings.seed):
+            remaining = None if settings.budget_s is None else settings.budget_s - (clock() - start)
+            if remaining is not None and remaining <= 0:
+                break
+            extra = (spent - timed) / outcome.done if outcome.done else 0.0
+            share = None if remaining is None else remaining / left - extra
+            began, seconds = clock(), _seconds(item.set, share)
+            for rows in measure(item, settings, threads, seconds, common, say):
+                file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+                file.flush()
+            outcome.done += len(item.ns)
+            left -= len(item.ns)
+            spent += clock() - began
+            timed += seconds * len(item.ns)
+            if progress is not None:
+                progress("bench run", outcome.kept + outcome.done, total)
+    outcome.seconds = clock() - start
+    return outcome
+
+
+def measure(
+    item: Item, settings: RunSettings, threads: int, seconds: float, common: Mapping[str, Any], say: Say
+) -> Iterator[list[Row]]:
+    """The rows of one matrix, those of one n after the other; none, and a word, where it cannot be had."""
+    problem = EntryProblem(item.entry, item.set.dtype, settings.seed)
+    try:
+        a = problem.matrix()
+    except ZeroskipError as error:
+        say(f"left out: {error}")
+        return
+    if item.set.op == "sddmm":
+        yield from _sddmm(item, settings, problem, a, threads, seconds, common, say)
+    else:
+        yield from _spmm(item, settings, problem, a, threads, seconds, common)
+
+
+def _spmm(
+    item: Item,
+    settings: RunSettings,
+    problem: EntryProblem,
+    a: Any,
+    threads: int,
+    seconds: float,
+    common: Mapping[str, Any],
+) -> Iterator[list[Row]]:
+    own = spmm.SpmmSettings(
+        kernels=item.set.kernels,
+        peers=item.set.peers,
+        dtype=item.set.dtype,
+        seed=settings.seed,
+        budget_s=seconds,
+        rounds=item.set.rounds,
+    )
+    chosen, expected = select(own.kernels, own.peers, own.dtype), Expected(a)
+    oracle = OracleProblem(problem)
+    moved = oracle.matrix() if item.set.oracle else None
+    csr = [(k, part) for k, part in chosen if part == "candidate" and k.format == "csr"]
+    for n in item.ns:
+        rows = spmm.measure(spmm.Group(own, chosen, problem, a, expected, n, threads, common))
+        if moved is not None:
+            alone = replace(own, budget_s=seconds / 4, kernels=tuple(kernel.name for kernel, _ in csr))
+            group = spmm.Group(alone, csr, oracle, moved, Expected(moved), n, threads, common)
+            rows += [row for row in spmm.measure(group) if row["status"] == "ok"]
+        yield rows
+
+
+def _sddmm(
+    item: Item,
+    settings: RunSettings,
+    problem: EntryProblem,
+    a: Any,
+    threads: int,
+    seconds: float,
+    common: Mapping[str, Any],
+    say: Say,
+) -> Iterator[list[Row]]:
+    chosen = sddmm.select(item.set.peers)
+    for n in item.ns:
+        reason = sddmm.too_much(a, n)
+        if reason:
+            say(f"left out: {item.entry.name} at depth {n}: {reason}")
+            continue
+        yield sddmm.measure(
+            sddmm.SddmmGroup(problem, a, n, chosen, threads, settings.seed, seconds, item.set.rounds, common)
+        )
+
+
+def in_turns(items: Sequence[Item], seed: int) -> list[Item]:
+    """Strata in turn, matrices of each in an order that the seed decides."""
+    random = np.random.default_rng(seed)
+    strata: dict[tuple[Any, ...], list[Item]] = defaultdict(list)
+    for place in random.permutation(len(items)):
+        strata[items[place].stratum].append(items[place])
+    turns = max(map(len, strata.values()), default=0)
+    return [own[turn] for turn in range(turns) for own in strata.values() if turn < len(own)]
+
+
+def read(folder: Path) -> list[Row]:
+    """The rows of a folder, without a cell that was cut off while it was written.
+
+    Raises:
+        InvalidArgument: If another line is no row.
+    """
+    path = folder / ROWS
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not text or text.endswith("\n"):
+        return schema.read_rows(path, where="bench run") if text else []
+    whole = text[: text.rfind("\n") + 1]
+    _replace(path, whole)
+    rows = schema.read_rows(path, where="bench run") if whole else []
+    cut = _key(rows[-1]) if rows else None
+    rows = [row for row in rows if _key(row) != cut]
+    _replace(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+    return rows
+
+
+def bind(threads: int) -> str | None:
+    """Bind the process to as many processors as it has threads, the first of those that it may use.
+
+    Returns:
+        Their numbers, as `0-1`; None where the system has no such call.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    mine = sorted(os.sched_getaffinity(0))[:threads]
+    os.sched_setaffinity(0, mine)
+    return f"{mine[0]}-{mine[-1]}" if mine[-1] - mine[0] == len(mine) - 1 else ",".join(map(str, mine))
+
+
+def _items(suite: Suite, say: Say) -> tuple[list[Item], int]:
+    """What there is to measure here, and how many cells that is."""
+    items: list[Item] = []
+    for number, own in enumerate(suite.sets, 1):
+        if own.dataset not in datasets.registry:
+            known = ", ".join(dataset.name for dataset in datasets.registry)
+            raise InvalidArgument(
+                f"bench run: set {number} of {suite.name} names dataset {own.dataset!r}, which is not known; "
+                f"name one of {known}."
+            )
+        _check_kernels(own)
+        dataset = datasets.registry.get(own.dataset)
+        if reason := dataset.why_not():
+            say(f"left out: {own.dataset}: {reason}")
+            continue
+        fits = [e for e in dataset.entries() if e.nnz != 0 and any(fnmatchcase(e.name, glob) for glob in own.entries)]
+        if not fits:
+            raise InvalidArgument(
+                f"bench run: set {number} of {suite.name} has entries {list(own.entries)}, which fit nothing in "
+                f"{own.dataset}; see `zeroskip data show {own.dataset}`."
+            )
+        items += in_turns([Item(own, entry, own.n) for entry in fits], 0)[: own.limit]
+    if not items:
+        raise InvalidArgument(f"bench run: nothing of {suite.name} is here; `zeroskip data list` says what is missing.")
+    return items, sum(len(item.ns) for item in items)
+
+
+def _check_kernels(own: Set) -> None:
+    """Refuse names of kernels and rivals that are not known."""
+    peers = [peer for peer in own.peers if peer in {kernel.origin for kernel in registry} | {"auto", "all", "none"}]
+    select(own.kernels, own.peers if own.op == "spmm" else peers, own.dtype)
+
+
+def _continue(settings: RunSettings) -> list[Row]:
+    """The rows that the folder has; makes it where there is none.
+
+    Raises:
+        InvalidArgument: If they are of another suite, seed or number of threads.
+    """
+    what = json.loads(json.dumps({**settings.suite.as_json(), "seed": settings.seed, "threads": settings.threads}))
+    path = settings.out / SUITE
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InvalidArgument(f"bench run: {path} cannot be read ({error}); choose another folder.") from None
+        if found != what:
+            raise InvalidArgument(
+                f"bench run: {settings.out} holds a run of another suite, seed or number of threads; "
+                "choose another folder."
+            )
+        return read(settings.out)
+    if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
+        raise InvalidArgument(f"bench run: {settings.out} is there and holds something else; choose another folder.")
+    settings.out.mkdir(parents=True, exist_ok=True)
+    _replace(path, json.dumps(what, indent=2) + "\n")
+    return []
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["op"], row["dataset"], row["matrix"], row["n"], row["seed"]
+
+
+def _without(item: Item, done: Iterable[tuple[Any, ...]]) -> Item:
+    """What of an item is missing. The seed is the folder's."""
+    found = {key[:4] for key in done}
+    own = item.set.op, item.entry.dataset, item.entry.name
+    return replace(item, ns=tuple(n for n in item.ns if (*own, n) not in found))
+
+
+def _seconds(own: Set, share: float | None) -> float:
+    """Of timing for a cell, from what the budget leaves it."""
+    if share is None:
+        return own.seconds
+    return min(max(share, LEAST_S), MOST_TIMES * own.seconds)
+
+
+def _replace(path: Path, text: str) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(text, encoding="utf-8")
+    os.replace(new, path)
