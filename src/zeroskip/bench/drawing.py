@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from .._errors import MissingDependency
@@ -36,6 +37,7 @@ _SETTINGS: Mapping[str, Any] = {
     "ytick.color": MUTED,
     "text.color": INK,
     "axes.axisbelow": True,
+    "grid.color": LINE,
     "figure.constrained_layout.use": True,
 }
 
@@ -58,6 +60,27 @@ def drawing(name: str, width: float, height: float) -> Iterator[tuple[Any, Any, 
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
         done.append(_inline(stream.getvalue(), name))
+
+
+# What they are on paper: the page's light colours.
+PAPER = dict(
+    zip(COLOURS, ("#16202b", "#5b6773", "#dfe4e8", "#0d8275", "#7cc4ba", "#9aa5b1", "#bfc7cf", "#c2571a"), strict=True)
+)
+
+
+@contextmanager
+def picture(path: Path, width: float, height: float) -> Iterator[tuple[Any, Callable[[str], str]]]:
+    """One axes of a picture on white, and what gives the colour that stands for one of the page's."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependency(f"report: pictures need matplotlib ({error}); pip install 'zeroskip[demo]'.") from error
+    settings: Any = {name: PAPER.get(value, value) for name, value in _SETTINGS.items()}
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(width, height))
+        yield figure.subplots(), PAPER.__getitem__
+        figure.savefig(path, dpi=150, facecolor="white")
 
 
 def _inline(svg: str, name: str) -> str:
@@ -95,7 +118,7 @@ def names(axes: Any, labels: Sequence[str]) -> None:
 
 def light_grid(axes: Any, axis: str) -> None:
     """Thin lines along one axis, no ticks."""
-    axes.grid(axis=axis, color=LINE, linewidth=0.6)
+    axes.grid(axis=axis, linewidth=0.6)
     axes.tick_params(axis=axis, length=0)
     if axis == "y":
         axes.spines["left"].set_visible(False)

@@ -129,7 +129,8 @@ def _checked(
 
 def _row(group: SddmmGroup, kernel: OperationKernel) -> Row:
     a, reason = group.a, kernel.why_not()
-    if reason is None and role(kernel) == "dense" and a.shape[0] * a.shape[1] > DENSE_ELEMS:
+    whole = role(kernel) == "dense" or kernel.format == "bitmask"
+    if reason is None and whole and a.shape[0] * a.shape[1] > DENSE_ELEMS:
         reason = f"laid out in full the matrix takes {4 * a.shape[0] * a.shape[1] / 1e9:.1f} GB, above what is tried"
     return new_row(
         op="sddmm",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import re
 from pathlib import Path
@@ -77,7 +76,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     with console.progress() as bars:
         outcome = run_suite(settings, progress=bars, say=console.say)
     rows = read_rows(out)
-    _tell(outcome, rows, out, console)
+    _tell(outcome, rows, out, args.suite, console)
     console.emit({"folder": str(out), "cells": outcome.total, "measured": outcome.done, "kept": outcome.kept})
     return 1 if any(row["status"] == "failed" for row in rows) else 0
 
@@ -92,7 +91,7 @@ def _list(console: Console) -> int:
     return 0
 
 
-def _tell(outcome: Outcome, rows: list[dict[str, Any]], out: Path, console: Console) -> None:
+def _tell(outcome: Outcome, rows: list[dict[str, Any]], out: Path, suite: str, console: Console) -> None:
     from ..bench.summary import summarise
     from ..bench.tables import spmm_ratios
 
@@ -110,7 +109,19 @@ def _tell(outcome: Outcome, rows: list[dict[str, Any]], out: Path, console: Cons
     )
     if reached < outcome.total:
         console.show(f"{outcome.total - reached} were not reached: the same command goes on, with another --budget.")
-    if importlib.util.find_spec("zeroskip.bench.report"):
-        report: Any = importlib.import_module("zeroskip.bench.report")
-        for path in report.write(rows, out):
-            console.show(f"the page: {path}" if path.suffix == ".html" else f"a picture: {path}")
+    if rows:
+        _report(rows, out, suite, console)
+
+
+def _report(rows: list[dict[str, Any]], out: Path, suite: str, console: Console) -> None:
+    """The page; a run without matplotlib keeps its rows and says what is missing."""
+    from .._errors import MissingDependency
+    from ..bench.report import write
+    from ..bench.webpage import command_line
+
+    try:
+        written = write(rows, out, command=command_line(["bench", "run", suite]))
+    except MissingDependency as error:
+        console.say(f"no page: {error}")
+        return
+    console.show(f"the page: {written[0]}, and {len(written) - 1} pictures")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _bench_embed, _bench_run
+from . import _bench_embed, _bench_report, _bench_run
 from ._console import Console, UsageError
 from ._options import (
     DTYPES,
@@ -37,6 +37,7 @@ examples:
   zeroskip bench spmm                                        the defaults: 4096x4096, 50 to 98 %, N = 1, 32, 128
   zeroskip bench spmm --shape 2048x2048,4096x4096 --sparsity 0.5,0.8,0.9,0.95,0.98 --n 8,16,32,128 --threads 2
   zeroskip bench spmm --shape 4096x4096 --sparsity 0.9 --n 128 --kernels 'spmm_csr_*' --peers all --out rows.jsonl
+  zeroskip bench report zeroskip-bench-survey-cpu            its page and pictures
   zeroskip bench compare first second                        two runs of a suite: how well they repeat
   zeroskip bench summary rows.jsonl more.jsonl               means, and what the choice cost, over several runs
   zeroskip bench run survey-cpu --budget 10m                 a suite of real matrices and every rival, resumable
@@ -136,6 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_options(compare)
     _bench_embed.add_parser(kinds)
     _bench_run.add_parser(kinds)
+    _bench_report.add_parser(kinds)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -144,6 +146,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         "compare": _compare,
         "embed": _bench_embed.run,
         "run": _bench_run.run,
+        "report": _bench_report.run,
         "spmm": _spmm,
     }
     return commands[args.op](args, console)
