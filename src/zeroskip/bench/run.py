@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,9 @@ def measure(
     except ZeroskipError as error:
         say(f"left out: {error}")
         return
+    if reason := needs_too_much(a.shape, item.ns):
+        item = replace(item, ns=tuple(n for n in item.ns if not needs_too_much(a.shape, (n,))))
+        say(f"left out: {item.entry.name}: {reason}")
     if item.set.op == "sddmm":
         yield from _sddmm(item, settings, problem, a, threads, seconds, common, say)
     else:
@@ -182,13 +186,33 @@ def _sddmm(
 
 
 def in_turns(items: Sequence[Item], seed: int) -> list[Item]:
-    """Strata in turn, matrices of each in an order that the seed decides."""
+    """Data sets in turn, within each its models, methods and levels in turn, within these in an order by the seed."""
     random = np.random.default_rng(seed)
-    strata: dict[tuple[Any, ...], list[Item]] = defaultdict(list)
-    for place in random.permutation(len(items)):
-        strata[items[place].stratum].append(items[place])
-    turns = max(map(len, strata.values()), default=0)
-    return [own[turn] for turn in range(turns) for own in strata.values() if turn < len(own)]
+    mixed = [items[place] for place in random.permutation(len(items))]
+    sets = _by(mixed, lambda item: item.stratum[:2])
+    return _alternate([_alternate(_by(own, lambda item: item.stratum)) for own in sets])
+
+
+def _by(items: Sequence[Item], key: Callable[[Item], Any]) -> list[list[Item]]:
+    found: dict[Any, list[Item]] = defaultdict(list)
+    for item in items:
+        found[key(item)].append(item)
+    return list(found.values())
+
+
+def _alternate(lists: Sequence[Sequence[Item]]) -> list[Item]:
+    """The first of each, then the second of each, and so on."""
+    return [item for turn in zip_longest(*lists) for item in turn if item is not None]
+
+
+def needs_too_much(shape: tuple[int, int], ns: Sequence[int]) -> str | None:
+    """Why dense operands and their check at the widest of these do not fit memory; None where they do."""
+    rows, cols = shape
+    needed = max(ns) * (8 * (rows + cols) + 24 * rows)  # both in two layouts, and three of the result's size in float64
+    memory = machine.memory_bytes() or needed
+    if needed <= memory / 2:
+        return None
+    return f"at N = {max(ns)} operands and check take {needed / 1e9:.0f} GB of {memory / 1e9:.0f}"
 
 
 def read(folder: Path) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,9 @@ def test_turns_see_every_stratum_early() -> None:
     own = suite().sets[0]
     items = [run.Item(own, entry, own.n) for entry in datasets.registry.get("small").entries()]
     order = in_turns(items, 0)
+    other = Set(dataset="other")
+    several = [*items, *(replace(item, set=other, entry=replace(item.entry, dataset="other")) for item in items[:2])]
+    assert {item.entry.dataset for item in in_turns(several, 0)[:2]} == {"small", "other"}
     assert {item.entry.method for item in order[:2]} == set(METHODS)
     assert sorted(item.entry.name for item in order) == sorted(item.entry.name for item in items)
     assert in_turns(items, 0) == order
@@ -166,8 +170,6 @@ def test_sddmm_rows_are_checked_and_compared(tmp_path: Path) -> None:
 
 
 def test_a_wrong_sddmm_is_a_failed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     known = sddmm.select(("none",))[0]
     broken = replace(known, function=lambda pattern, a, b, out, values, alpha: out.fill(1.0))
     raising = replace(known, name="raising", function=lambda *args: 1 // 0)
@@ -296,3 +298,12 @@ def test_compare_finds_what_moved(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "differ by 0.0 %" in capsys.readouterr().out
     (tmp_path / "none.jsonl").write_text("")
     assert main(["bench", "compare", str(tmp_path / "a"), str(tmp_path / "none.jsonl")]) == 2
+
+
+def test_what_does_not_fit_memory_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = run.needs_too_much((24, 32), (2,))
+    monkeypatch.setattr(run.machine, "memory_bytes", lambda: 2 * 2 * (8 * 56 + 24 * 24) + 1)
+    said: list[str] = []
+    run.run(RunSettings(suite(limit=1), tmp_path / "out"), say=said.append)
+    assert {row["n"] for row in rows_of(tmp_path / "out")} == {2}
+    assert (small, len(said), "N = 3" in said[0]) == (None, 1, True)
