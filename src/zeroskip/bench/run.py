@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class RunSettings:
         out: Folder for the rows; one that holds rows of this suite is continued.
         budget_s: Begin no other matrix after this long; None for all of them.
         threads: None for ZEROSKIP_NUM_THREADS, or all cores.
+        ray: Spread matrices over a Ray cluster, the one that the environment names or this machine.
     """
 
     suite: Suite
@@ -50,6 +51,7 @@ class RunSettings:
     budget_s: float | None = None
     threads: int | None = None
     seed: int = 0
+    ray: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,10 @@ def run(settings: RunSettings, *, progress: Progress | None = None, say: Say = l
     done = {_key(row) for row in kept}
     todo = [item for item in (_without(item, done) for item in items) if item.ns]
     outcome = Outcome(total, kept=total - sum(len(item.ns) for item in todo))
+    if settings.ray:
+        return _on_cluster(settings, todo, outcome, progress, say)
     threads = machine.use_threads(settings.threads)
-    common = {**limits.fields(threads), "suite": settings.suite.name, "cpus": bind(threads)} if todo else {}
+    common = common_fields(settings.suite, threads, bind(threads)) if todo else {}
     clock, start = time.perf_counter, time.perf_counter()
     with open(settings.out / ROWS, "a", encoding="utf-8") as file:
         spent, timed = 0.0, 0.0  # seconds, and those of them that were timing
@@ -102,9 +106,8 @@ def run(settings: RunSettings, *, progress: Progress | None = None, say: Say = l
             extra = (spent - timed) / outcome.done if outcome.done else 0.0
             share = None if remaining is None else remaining / left - extra
             began, seconds = clock(), _seconds(item.set, share)
-            for rows in measure(item, settings, threads, seconds, common, say):
-                file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
-                file.flush()
+            for rows in measure(item, settings.seed, threads, seconds, common, say):
+                _append(file, rows)
             outcome.done += len(item.ns)
             left -= len(item.ns)
             spent += clock() - began
@@ -115,11 +118,41 @@ def run(settings: RunSettings, *, progress: Progress | None = None, say: Say = l
     return outcome
 
 
+def _on_cluster(
+    settings: RunSettings, todo: Sequence[Item], outcome: Outcome, progress: Progress | None, say: Say
+) -> Outcome:
+    from . import cluster
+
+    start = time.perf_counter()
+    order = in_turns(todo, settings.seed)
+    with open(settings.out / ROWS, "a", encoding="utf-8") as file:
+        for item, cells, said in cluster.measured(order, settings):
+            for rows in cells:
+                _append(file, rows)
+            for text in said:
+                say(text)
+            outcome.done += len(item.ns)
+            if progress is not None:
+                progress("bench run", outcome.kept + outcome.done, outcome.total)
+    outcome.seconds = time.perf_counter() - start
+    return outcome
+
+
+def common_fields(suite: Suite, threads: int, cpus: str | None) -> dict[str, Any]:
+    """What all rows of a run on one machine have in common."""
+    return {**limits.fields(threads), "suite": suite.name, "cpus": cpus}
+
+
+def _append(file: IO[str], rows: Sequence[Row]) -> None:
+    file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+    file.flush()
+
+
 def measure(
-    item: Item, settings: RunSettings, threads: int, seconds: float, common: Mapping[str, Any], say: Say
+    item: Item, seed: int, threads: int, seconds: float, common: Mapping[str, Any], say: Say
 ) -> Iterator[list[Row]]:
     """The rows of one matrix, those of one n after the other; none, and a word, where it cannot be had."""
-    problem = EntryProblem(item.entry, item.set.dtype, settings.seed)
+    problem = EntryProblem(item.entry, item.set.dtype, seed)
     try:
         a = problem.matrix()
     except ZeroskipError as error:
@@ -129,14 +162,14 @@ def measure(
         item = replace(item, ns=tuple(n for n in item.ns if not needs_too_much(a.shape, (n,))))
         say(f"left out: {item.entry.name}: {reason}")
     if item.set.op == "sddmm":
-        yield from _sddmm(item, settings, problem, a, threads, seconds, common, say)
+        yield from _sddmm(item, seed, problem, a, threads, seconds, common, say)
     else:
-        yield from _spmm(item, settings, problem, a, threads, seconds, common)
+        yield from _spmm(item, seed, problem, a, threads, seconds, common)
 
 
 def _spmm(
     item: Item,
-    settings: RunSettings,
+    seed: int,
     problem: EntryProblem,
     a: Any,
     threads: int,
@@ -147,7 +180,7 @@ def _spmm(
         kernels=item.set.kernels,
         peers=item.set.peers,
         dtype=item.set.dtype,
-        seed=settings.seed,
+        seed=seed,
         budget_s=seconds,
         rounds=item.set.rounds,
     )
@@ -166,7 +199,7 @@ def _spmm(
 
 def _sddmm(
     item: Item,
-    settings: RunSettings,
+    seed: int,
     problem: EntryProblem,
     a: Any,
     threads: int,
@@ -180,9 +213,7 @@ def _sddmm(
         if reason:
             say(f"left out: {item.entry.name} at depth {n}: {reason}")
             continue
-        yield sddmm.measure(
-            sddmm.SddmmGroup(problem, a, n, chosen, threads, settings.seed, seconds, item.set.rounds, common)
-        )
+        yield sddmm.measure(sddmm.SddmmGroup(problem, a, n, chosen, threads, seed, seconds, item.set.rounds, common))
 
 
 def in_turns(items: Sequence[Item], seed: int) -> list[Item]:

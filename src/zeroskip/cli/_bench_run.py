@@ -21,6 +21,7 @@ examples:
   zeroskip bench run survey-cpu --budget 10m                  as much of it as ten minutes allow, some of everything
   zeroskip bench run survey-cpu --budget 1h                   goes on from there: rows that are there stay
   zeroskip bench run mine.toml -o results                     a suite of your own
+  zeroskip bench run dlmc --ray                               over a Ray cluster, one task a matrix
 
 Rows go to FOLDER/rows.jsonl as soon as they are measured. A run that was stopped goes on when the same command is given
 again. docs/benchmark.md describes suites and rows.
@@ -39,6 +40,9 @@ def add_parser(kinds: Any) -> None:
     run.add_argument("--list", action="store_true", help="list the suites that are built in")
     run.add_argument("--budget", type=duration, metavar="TIME", help="begin nothing new after this long: 90s, 10m, 2h")
     run.add_argument("-o", "--out", type=Path, metavar="FOLDER", help="where rows go (zeroskip-bench-SUITE)")
+    run.add_argument(
+        "--ray", action="store_true", help="spread matrices over a Ray cluster, a task each (pip install ray)"
+    )
     add_plugin(run)
     add_threads(run)
     add_seed(run)
@@ -72,7 +76,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     suite = suites.load(args.suite)
     out = args.out or Path(f"zeroskip-bench-{suite.name}")
     console.say(f"zeroskip bench run {suite.name} on {describe(use_threads(args.threads))}: {suite.title}")
-    settings = RunSettings(suite, out, args.budget, args.threads, args.seed)
+    settings = RunSettings(suite, out, args.budget, args.threads, args.seed, args.ray)
     with console.progress() as bars:
         outcome = run_suite(settings, progress=bars, say=console.say)
     rows = read_rows(out)

@@ -110,7 +110,18 @@ class KernelInfo:
     op: str = "spmm"
 
     def rejects(self, a: SparseMatrix, n: int) -> str | None:
+        return too_large_in_full(a) if self.format == "dense" else None
+
+
+_MOST_ELEMS = 2**30
+
+
+def too_large_in_full(a: SparseMatrix) -> str | None:
+    """Why a large graph is not laid out in full; None for what is small, or has a hundredth of all entries."""
+    elems = a.shape[0] * a.shape[1]
+    if elems <= _MOST_ELEMS or a.nnz > elems / 100:
         return None
+    return f"laid out in full it takes {4 * elems / 1e9:.0f} GB"
 
 
 def rounds_x_to(kernel: Kernel) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..formats import BSR, COO, CSC, CSR, DIA, ELL, INTEGERS, NM, SELL, VNM, DenseMatrix, SparseMatrix, dense_codes
 from ..formats._dtypes import Array
-from ._base import Float32, registry
+from ._base import Float32, registry, too_large_in_full
 
 _native: Any = importlib.import_module("zeroskip._native")
 
@@ -71,9 +71,25 @@ class NativeKernel:
         if self.format in _NEEDS and a.name != self.format:
             needs = _NEEDS[self.format]
             return f"it takes {self.format} only and a is {a.name}; pass a.convert({self.format!r}{needs})"
+        if reason := self._rejects_graphs(a):
+            return reason
         if isinstance(a, BSR) and self.format == "bsr" and a.block[0] % 4 and self.isa != "scalar":
             return f"it takes blocks of 4, 8, ... rows and a has {a.block[0]}; pass a.convert('bsr', block=(4, 1))"
         return None
+
+    def _rejects_graphs(self, a: SparseMatrix) -> str | None:
+        """What counts entries for each row and block of columns is no place for a large graph."""
+        if self.format == "dense":
+            return too_large_in_full(a)
+        if self.format not in ("csr", "bitmask") or self.name.endswith("_n1"):
+            return None
+        rows, cols = a.shape
+        nbytes = rows * cols // 8 if self.format == "bitmask" else 8 * rows * (-(-cols // _BLOCK_COLUMNS))
+        if nbytes <= max(_MOST_COUNTS, 16 * 4 * a.nnz):
+            return None
+        return (
+            f"its blocks of columns would take {nbytes / 1e9:.1f} GB beside the entries; use ops.gspmm, made for graphs"
+        )
 
     def _rejects_codes(self, a: SparseMatrix) -> str | None:
         """What kernels that hold codes ask of a matrix; those of whole rows scale a row's sum, once."""
@@ -137,6 +153,8 @@ def _bits(data: Array) -> Array:
 # Formats whose kernels take nothing else, and what a conversion to them is told. Some are a pattern that few matrices
 # have. The others are there for those who hold such a matrix: for any other, CSR and bitmask have vector kernels, and
 # "auto" need not weigh portable ones.
+# Columns of a block of CSR (native/kernels/spmm/cells.cc), and how many bytes of counts are no matter.
+_BLOCK_COLUMNS, _MOST_COUNTS = 256, 2**30
 _NEEDS = {
     "bsr": ", block=(r, c)",
     "nm": ", n=..., m=...",

@@ -75,7 +75,7 @@ def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel
     native = newest([kernel for kernel in usable if kernel.origin == "native"])
     dense = [kernel for kernel in native if kernel.format == "dense" and kernel.dtype in (a.dtype, "float32")]
     sparse = [kernel for kernel in native if kernel.format != "dense"]
-    if not sparse:
+    if all(wrong_size(kernel.name, n) for kernel in sparse):
         sparse = [kernel for kernel in usable if kernel.origin == "scipy"]
     own = [kernel for kernel in sparse if kernel.dtype == a.dtype]
     libraries = {"numpy"} | ({"torch"} & set(sys.modules))

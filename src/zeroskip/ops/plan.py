@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._errors import InvalidArgument
+from .._errors import InvalidArgument, KernelUnavailable
 from ..formats import SparseMatrix, like, registry
 from ..kernels import X_DTYPES, Kernel, Prepared, rounds_x_to
 from ..kernels._base import Float32
@@ -126,7 +126,7 @@ def plan(
     Returns:
         The plan; call it with x.
     Raises:
-        KernelUnavailable: If the named kernel is unknown, cannot run here or does not take `a`.
+        KernelUnavailable: If the named kernel is unknown, cannot run here or does not take `a`, or none does.
     """
     check_operation("plan", op)
     check_matrix("plan", "a", a)
@@ -143,7 +143,13 @@ def plan(
         packed = _Packer(a).pack(check_kernel("plan", kernel, a, n))
         found = Measured(kernel, None, packed.seconds, packed.prepared.nbytes, "named by the caller")
         return _plan(op, packed, "named by the caller", (found,))
-    return _measured_plan(op, a, n, candidates(a, n, x_dtype), budget_s, flush_bytes, cache, optimize)
+    weighed = candidates(a, n, x_dtype)
+    if not weighed:
+        raise KernelUnavailable(
+            f"{op}: a has shape {a.shape} and {a.nnz} entries, too large to lay out in full or in blocks of columns; "
+            "use ops.gspmm, made for graphs, or pip install scipy."
+        )
+    return _measured_plan(op, a, n, weighed, budget_s, flush_bytes, cache, optimize)
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def test_a_budget_ends_a_run_and_is_shared_among_cells(tmp_path: Path, monkeypat
     now, given = [0.0], []
     monkeypatch.setattr(run.time, "perf_counter", lambda: now[0])
 
-    def measure(item: Any, settings: Any, threads: int, seconds: float, common: Any, say: Any) -> Iterator[list[Any]]:
+    def measure(item: Any, seed: int, threads: int, seconds: float, common: Any, say: Any) -> Iterator[list[Any]]:
         given.append(seconds)
         now[0] += (seconds + 1.0) * len(item.ns)  # a second for each beside the timing
         yield from ()

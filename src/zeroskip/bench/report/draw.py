@@ -30,7 +30,7 @@ def svg(figure: Figure) -> str:
 def png(figure: Figure, path: Path) -> None:
     """The figure as a picture on white."""
     with picture(path, WIDE_IN, _height(figure)) as (axes, paint):
-        axes.set_title(figure.title, loc="left", fontsize=12)
+        axes.set_title(figure.title, loc="left", fontsize=12, pad=30 if figure.kind == "boxes" else 8)
         _DRAW[figure.kind](axes, figure, paint)
 
 
