@@ -197,7 +197,10 @@ bool run_sddmm(Isa isa, const SddmmArgs& args, Pool& pool) {
   const int64_t entries_a_unit = p.format == Format::bsr ? p.r * p.c : 1, units = p.entries / entries_a_unit;
   const double work = static_cast<double>(p.entries) * static_cast<double>(std::max<int64_t>(args.depth, 16));
   const int64_t wanted = (kPiecesAWorker * pool.size() + args.batches - 1) / args.batches;
-  const int64_t pieces = std::clamp(static_cast<int64_t>(work / kPieceWork), int64_t{1}, std::min(wanted, units));
+  const int64_t worth = std::clamp(static_cast<int64_t>(work / kPieceWork), int64_t{1}, wanted);
+  // As many for each thread: five pieces of a small pattern would be three for one of two threads. Several batches even out.
+  const int64_t even = worth == 1 || args.batches > 1 ? worth : (worth + pool.size() - 1) / pool.size() * pool.size();
+  const int64_t pieces = std::min(even, units);
   pool.parallel(
       pieces * args.batches,
       [&](int64_t task, int worker) {
