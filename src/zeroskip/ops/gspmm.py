@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .._errors import InvalidArgument, ShapeError
-from ..formats import CSR, SparseMatrix, like
+from .._errors import DtypeError, InvalidArgument, ShapeError
+from ..formats import CSR, SparseMatrix, is_torch, like
+from ..formats._dtypes import Array
 from ..kernels import operation_kernel
 from ..kernels._base import Float32
 from ._check import as_float32, check_matrix
@@ -15,7 +16,9 @@ from ._check import as_float32, check_matrix
 REDUCTIONS = ("sum", "mean", "max", "min")
 
 
-def gspmm(graph: SparseMatrix, x: Any, *, reduce: str = "sum", weights: Any = None, kernel: str = "auto") -> Any:
+def gspmm(
+    graph: SparseMatrix, x: Any, *, reduce: str = "sum", weights: Any = None, kernel: str = "auto", out: Any = None
+) -> Any:
     """Reduce the rows of x that each row of a graph has entries for.
 
     A row without entries gives zeros, whatever the reduction. A NaN reaches the rows that have an entry for it, through
@@ -29,11 +32,15 @@ def gspmm(graph: SparseMatrix, x: Any, *, reduce: str = "sum", weights: Any = No
         weights: None: 1 for every entry, the graph's own values are not looked at; "values": the graph's values; or an
             array (nnz,) in the order of its rows and columns, or (nnz, H) for x with heads.
         kernel: A name of `zeroskip.kernels.operations`, or "auto".
+        out: Where the result is written, every element of it: float32, contiguous, of its shape; NumPy or torch on the
+            CPU. It must share no memory with what is read. A result of many megabytes that is used again saves the
+            page faults of a new one.
     Returns:
-        (targets, F) or (targets, H, F), of the kind and dtype of `x`, accumulated in float32.
+        `out` where it is given. Else (targets, F) or (targets, H, F), of the kind and dtype of `x`, accumulated in
+        float32.
     Raises:
-        ShapeError: If x does not have a row for each source, or weights one value for each entry.
-        InvalidArgument: If the reduction is not known.
+        ShapeError: If x does not have a row for each source, weights one value for each entry, or out another shape.
+        InvalidArgument: If the reduction is not known, or out cannot be written in place.
         DtypeError: If x or weights are not of these types.
         KernelUnavailable: If the named kernel cannot run here; says why.
     """
@@ -44,11 +51,48 @@ def gspmm(graph: SparseMatrix, x: Any, *, reduce: str = "sum", weights: Any = No
     chosen = operation_kernel("gspmm", "gspmm", "csr", "float32", kernel)
     heads = source.shape[1] if source.ndim == 3 else 1
     values = check_weights("gspmm", csr, weights, heads)
-    out = np.empty((csr.shape[0], *source.shape[1:]), dtype=np.float32)
-    if out.size:
+    shape = (csr.shape[0], *source.shape[1:])
+    if out is None:
+        result = np.empty(shape, dtype=np.float32)
+    else:
+        read = (source, csr.indptr, csr.indices, *(() if values is None else (values,)))
+        result = _writable("gspmm", out, shape, read)
+    if result.size:
         cube = (-1, heads, source.shape[-1])
-        chosen.function(csr, source.reshape(cube), values, reduce, out.reshape(cube))
-    return like(out, x)
+        chosen.function(csr, source.reshape(cube), values, reduce, result.reshape(cube))
+    return like(result, x) if out is None else out
+
+
+def _writable(where: str, out: Any, shape: tuple[int, ...], read: tuple[Array, ...]) -> Float32:
+    """`out` as an array that a kernel can write in place."""
+    if isinstance(out, np.ndarray):
+        found = out
+    elif is_torch(out) and out.device.type == "cpu" and str(out.layout) == "torch.strided" and not out.is_neg():
+        if out.requires_grad:
+            raise InvalidArgument(f"{where}: out is a tensor that requires a gradient; pass out.detach().")
+        if str(out.dtype) != "torch.float32":
+            raise DtypeError(f"{where}: out has dtype {out.dtype}, sums are float32; pass out of float32.")
+        found = out.numpy()
+    else:
+        raise InvalidArgument(
+            f"{where}: out is a {type(out).__name__} that cannot be written in place; "
+            "pass a NumPy array or a dense torch tensor on the CPU."
+        )
+    if found.dtype != np.float32:
+        raise DtypeError(f"{where}: out has dtype {found.dtype}, sums are float32; pass out of float32.")
+    if found.shape != shape:
+        raise ShapeError(f"{where}: out has shape {found.shape} but the result {shape}; pass out of shape {shape}.")
+    if not (found.flags.c_contiguous and found.flags.aligned and found.flags.writeable):
+        raise InvalidArgument(
+            f"{where}: out is read-only or not contiguous (strides {found.strides}); "
+            f"pass np.empty({shape}, np.float32)."
+        )
+    if any(np.may_share_memory(found, array) for array in read):
+        raise InvalidArgument(
+            f"{where}: out shares memory with x, the weights or the graph, which are still read; "
+            "pass an array of its own."
+        )
+    return found
 
 
 def as_csr(where: str, graph: Any) -> CSR:

@@ -171,3 +171,46 @@ def test_scores_of_one_head_keep_their_shape() -> None:
     assert scores.shape == (graph.nnz,)
     found = ops.edge_softmax(graph, scores)
     np.testing.assert_allclose(np.add.reduceat(found, graph.indptr[[0, 2, 3, 4]]), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("heads", [0, 2])
+def test_sums_are_written_where_they_are_asked_for(heads: int) -> None:
+    torch = pytest.importorskip("torch")
+    graph = small()
+    x = random_dense((5, heads, 3) if heads else (5, 3), seed=2)
+    expected = ops.gspmm(graph, x, weights="values")
+    out = np.full(x.shape, np.nan, dtype=np.float32)
+    assert ops.gspmm(graph, x, weights="values", out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    tensor = torch.full(x.shape, torch.nan)
+    assert ops.gspmm(graph, torch.from_numpy(x).bfloat16(), out=tensor) is tensor
+    rounded = torch.from_numpy(x).bfloat16().float().numpy()
+    np.testing.assert_array_equal(tensor.numpy(), ops.gspmm(graph, rounded))
+
+
+def test_a_result_that_cannot_be_written_is_refused_before_anything_is() -> None:
+    torch = pytest.importorskip("torch")
+    graph, x = small(), random_dense((5, 3), seed=2)
+    before = x.copy()
+    frozen = np.zeros((5, 3), dtype=np.float32)
+    frozen.flags.writeable = False
+    weights = random_dense((graph.nnz + 15,), seed=3)
+    for out, error, words in (
+        (np.zeros((5, 4), np.float32), ShapeError, r"out has shape \(5, 4\) but the result \(5, 3\)"),
+        (np.zeros((5, 3)), DtypeError, "out has dtype float64"),
+        (torch.zeros(5, 3, dtype=torch.bfloat16), DtypeError, "out has dtype torch.bfloat16"),
+        (torch.zeros(5, 3, requires_grad=True), InvalidArgument, "out.detach"),
+        (np.zeros((3, 5), np.float32).T, InvalidArgument, "not contiguous"),
+        (frozen, InvalidArgument, "read-only"),
+        (x, InvalidArgument, "shares memory"),
+        (weights[-15:].reshape(5, 3), None, ""),
+        (weights[:15].reshape(5, 3), InvalidArgument, "shares memory"),
+        ([[0.0] * 3] * 5, InvalidArgument, "a list that cannot be written in place"),
+    ):
+        if error is None:
+            ops.gspmm(graph, x, weights=weights[: graph.nnz], out=out)
+            continue
+        with pytest.raises(error, match=words):
+            ops.gspmm(graph, x, weights=weights[: graph.nnz], out=out)
+    np.testing.assert_array_equal(x, before)
+    assert not frozen.any()
