@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from .. import kernels
 from .._errors import InvalidArgument
-from ..kernels import Kernel, newest, rounds_x_to
+from ..kernels import OURS, Kernel, newest, rounds_x_to
 
 # The last part of a kernel's name where it is made for a number of columns.
 _TILE = re.compile(r"_n(\d+)$")
@@ -30,7 +30,7 @@ def select(wanted: Sequence[str], peers: Sequence[str], dtype: str) -> list[tupl
 
 
 def _wanted(name: str, known: Sequence[Kernel], dtype: str) -> list[Kernel]:
-    own = [kernel for kernel in known if kernel.origin == "native" and kernel.dtype == dtype]
+    own = [kernel for kernel in known if kernel.origin in OURS and kernel.dtype == dtype]
     if name == "all":
         return own
     if name == "auto":
@@ -51,7 +51,7 @@ def _rivals(peers: Sequence[str], known: Sequence[Kernel]) -> list[Kernel]:
     origins = {kernel.origin for kernel in known}
     wrong = set(peers) - origins - {"auto", "all", "none"}
     if wrong:
-        names = ", ".join(sorted(origins - {"native"}))
+        names = ", ".join(sorted(origins - set(OURS)))
         raise InvalidArgument(f"bench: peer {sorted(wrong)[0]!r} is not known; choose auto, all, none or of: {names}.")
     found = []
     for kernel in known:
@@ -60,14 +60,14 @@ def _rivals(peers: Sequence[str], known: Sequence[Kernel]) -> list[Kernel]:
         named = kernel.origin in peers or "all" in peers
         dense = kernel.format == "dense" and "auto" in peers and kernel.why_not() is None
         # What rounds B is no rival of the others; it takes part where it is named.
-        if kernel.origin != "native" and rounds_x_to(kernel) == "float32" and (named or dense):
+        if kernel.origin not in OURS and rounds_x_to(kernel) == "float32" and (named or dense):
             found.append(kernel)
     return found
 
 
 def role(kernel: Kernel) -> str:
     """candidate, dense, rounded or peer."""
-    if kernel.origin == "native":
+    if kernel.origin in OURS:
         return "candidate"
     if rounds_x_to(kernel) != "float32":
         return "rounded"

@@ -81,9 +81,9 @@ def _kernel_counts() -> dict[str, dict[str, int]]:
 
 def _peers() -> dict[str, str | None]:
     """Each rival library: None if it can be used, else the reason."""
-    from ..kernels import registry
+    from ..kernels import OURS, registry
 
-    peers: dict[str, str | None] = {kernel.origin: kernel.why_not() for kernel in registry if kernel.origin != "native"}
+    peers: dict[str, str | None] = {kernel.origin: kernel.why_not() for kernel in registry if kernel.origin not in OURS}
     return {**peers, **dict(registry.unavailable)}
 
 

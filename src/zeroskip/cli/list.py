@@ -55,7 +55,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
         "pruners": _pruners,
     }[args.kind]()
     if args.rivals:
-        rows = [row for row in rows if row["origin"] != "native"]
+        from ..kernels import OURS
+
+        rows = [row for row in rows if row["origin"] not in OURS]
     shown = [{key: _text(value) for key, value in row.items()} for row in rows]
     console.show(table(shown) if shown else f"there are no {args.kind}")
     console.emit(rows)

@@ -7,6 +7,7 @@ that could not even be imported is in `registry.unavailable`.
 from ._base import (
     ACTIVATIONS,
     ISAS,
+    OURS,
     X_DTYPES,
     Kernel,
     KernelInfo,
@@ -22,6 +23,7 @@ from ._operations import OperationKernel, operation_kernel, operations
 __all__ = [
     "ACTIVATIONS",
     "ISAS",
+    "OURS",
     "X_DTYPES",
     "Kernel",
     "KernelInfo",

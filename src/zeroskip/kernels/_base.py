@@ -114,6 +114,8 @@ class KernelInfo:
 
 
 _MOST_ELEMS = 2**30
+# Origins of kernels that are ours: the native table, whose packings a whole model can run, and what builds on it.
+OURS = ("native", "zeroskip")
 
 
 def too_large_in_full(a: SparseMatrix) -> str | None:

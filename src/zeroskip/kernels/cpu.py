@@ -154,7 +154,7 @@ def _bits(data: Array) -> Array:
 # have. The others are there for those who hold such a matrix: for any other, CSR and bitmask have vector kernels, and
 # "auto" need not weigh portable ones.
 # Columns of a block of CSR (native/kernels/spmm/cells.cc), and how many bytes of counts are no matter.
-_BLOCK_COLUMNS, _MOST_COUNTS = 256, 2**30
+_BLOCK_COLUMNS, _MOST_COUNTS = 256, 2**28
 _NEEDS = {
     "bsr": ", block=(r, c)",
     "nm": ", n=..., m=...",

@@ -25,7 +25,8 @@ _native: Any = importlib.import_module("zeroskip._native")
 REDUCTIONS = ("sum", "mean", "max", "min")
 
 
-def _gspmm(isa: str, graph: CSR, x: Float32, weights: Float32 | None, reduce: str, out: Float32) -> None:
+def gspmm(isa: str, graph: CSR, x: Float32, weights: Float32 | None, reduce: str, out: Float32) -> None:
+    """Reduce rows of x over the entries of each row of a graph."""
     _native.gspmm(isa, graph.indptr, graph.indices, x, weights, REDUCTIONS.index(reduce), out)
 
 
@@ -42,18 +43,17 @@ def _sddmm_add(isa: str, graph: CSR, left: Float32, right: Float32, out: Float32
 
 
 _FUNCTIONS: dict[str, tuple[Callable[..., None], str]] = {
-    "gspmm": (_gspmm, "sum, mean, max or min over the stored entries of a row"),
+    "gspmm": (gspmm, "sum, mean, max or min over the stored entries of a row"),
     "gat": (_gat, "attention with additive scores, one pass over the edges"),
     "edge_softmax": (_edge_softmax, "softmax over the stored entries of a row"),
     "sddmm_add": (_sddmm_add, "left + right of each entry"),
 }
 
-for _isa, _reason in _native.graph_isas():
+isas: list[tuple[str, str | None]] = [(isa, reason or None) for isa, reason in _native.graph_isas()]
+for _isa, _reason in isas:
     for _op, (_function, _doc) in _FUNCTIONS.items():
         _name = f"{_op}_csr_f32_{_isa}"
         operations.add(
             _name,
-            OperationKernel(
-                _name, _op, "csr", "float32", _isa, "native", partial(_function, _isa), _reason or None, _doc
-            ),
+            OperationKernel(_name, _op, "csr", "float32", _isa, "native", partial(_function, _isa), _reason, _doc),
         )

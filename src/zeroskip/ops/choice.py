@@ -61,6 +61,10 @@ class Measured:
     noise: float = 0.0
 
 
+# Sums over edges are weighed where A has so many elements, and as few entries as they ask for.
+GRAPH_ELEMS = 2**28
+
+
 def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel]:
     """The kernels that "auto" weighs for `a`: native ones of the best instruction set, and dense ones.
 
@@ -75,6 +79,8 @@ def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel
     native = newest([kernel for kernel in usable if kernel.origin == "native"])
     dense = [kernel for kernel in native if kernel.format == "dense" and kernel.dtype in (a.dtype, "float32")]
     sparse = [kernel for kernel in native if kernel.format != "dense"]
+    if a.shape[0] * a.shape[1] > GRAPH_ELEMS:
+        sparse += [kernel for kernel in usable if kernel.origin == "zeroskip"]
     if all(wrong_size(kernel.name, n) for kernel in sparse):
         sparse = [kernel for kernel in usable if kernel.origin == "scipy"]
     own = [kernel for kernel in sparse if kernel.dtype == a.dtype]

@@ -13,6 +13,7 @@ from zeroskip.kernels import registry
 from zeroskip.ops.choice import candidates
 
 NODES = 600_000
+GRAPHS = next(kernel.name for kernel in registry if kernel.origin == "zeroskip")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def test_no_kernel_that_would_not_fit_is_a_candidate(ring: CSR) -> None:
     for n in (1, 8, 64):
         names = [kernel.name for kernel in candidates(ring, n)]
         assert not any("dense" in name for name in names)
-        assert not any(name.startswith("spmm_csr") and not name.endswith(("_n1", "_scipy")) for name in names)
+        assert not any(name.startswith("spmm_csr") and not name.endswith(("_n1", "_gspmm")) for name in names)
     rejected = registry.get("spmm_csr_f32_scalar").rejects(ring, 8)
     assert rejected is not None
     assert "ops.gspmm" in rejected
@@ -48,7 +49,15 @@ def test_where_nothing_takes_it_the_error_says_what_does(ring: CSR, monkeypatch:
     np.testing.assert_array_equal(ops.gspmm(ring, x), x)
 
 
-def test_spmm_of_a_graph_works_where_scipy_is(ring: CSR) -> None:
-    pytest.importorskip("scipy")
+def test_spmm_of_a_graph_is_a_sum_over_edges(ring: CSR) -> None:
     x = np.arange(2 * NODES, dtype=np.float32).reshape(NODES, 2)
-    np.testing.assert_array_equal(ops.spmm(ring, x), np.roll(x, -1, axis=0))
+    bias = np.ones(NODES, dtype=np.float32)
+    for out in (ops.spmm(ring, x, bias=bias), ops.spmm(ring, x, bias=bias, kernel=GRAPHS)):
+        np.testing.assert_array_equal(out, np.roll(x, -1, axis=0) + 1)
+    assert plan("spmm", ring, n=2, cache=False).kernel == GRAPHS
+
+
+def test_a_layer_is_no_graph() -> None:
+    layer = CSR.from_dense((np.random.default_rng(0).random((1200, 1200)) < 0.01).astype(np.float32))
+    assert "graphs" in str(registry.get(GRAPHS).rejects(layer, 8))
+    assert GRAPHS not in [kernel.name for kernel in candidates(layer, 8)]

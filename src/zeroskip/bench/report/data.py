@@ -79,7 +79,7 @@ def points(rows: Iterable[Row], op: str) -> list[Point]:
 
 def implementation(row: Row) -> str:
     """Who multiplied, and from which format: the survey's implementations."""
-    own = "zeroskip" if row["origin"] == "native" else str(row["origin"])
+    own = "zeroskip" if row["role"] == "candidate" else str(row["origin"])
     return f"{own} {row['format']}"
 
 
