@@ -31,7 +31,7 @@ FIELDS: dict[str, tuple[tuple[type, ...], bool, str]] = {
         "spmm: C[m, n] = A[m, k] @ B[k, n]; sddmm: S[m, k] = Q[m, n] @ K[n, k] at the entries of A, n is the depth",
     ),
     "kernel": (_TEXT, False, "a name from `zeroskip list kernels`"),
-    "origin": (_TEXT, False, "who wrote the kernel: native and zeroskip (ours), torch, numpy, onnxruntime, scipy, mkl, aocl"),
+    "origin": (_TEXT, False, "who wrote the kernel: native, zeroskip (both ours), torch, numpy, scipy, mkl, ..."),
     "role": (
         _TEXT,
         False,
