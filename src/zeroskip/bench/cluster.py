@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import datasets
-from .._errors import MissingDependency
+from .._errors import InvalidArgument, MissingDependency
 from ..kernels import num_threads
 from . import machine
 from .rows import Row
@@ -37,6 +37,12 @@ def measured(items: Sequence[Item], settings: RunSettings) -> Iterator[tuple[Ite
     if not ray.is_initialized():
         ray.init(ignore_reinit_error=True, log_to_driver=False)
     threads = settings.threads or num_threads()
+    largest = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
+    if threads > largest:
+        raise InvalidArgument(
+            f"bench run: threads is {threads}, but no machine of the cluster has more than {largest} processors; "
+            f"pass --threads {max(1, largest)}."
+        )
     task = ray.remote(num_cpus=threads, max_retries=0)(measure)
     waiting, start = list(reversed(items)), time.perf_counter()
     most = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads) * AHEAD

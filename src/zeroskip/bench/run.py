@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import zip_longest
@@ -18,7 +19,6 @@ import numpy as np
 from .. import datasets
 from .._errors import InvalidArgument, ZeroskipError
 from ..datasets import Entry
-from ..kernels import registry
 from . import limits, machine, schema, sddmm, spmm
 from .operands import Expected
 from .rows import Row
@@ -74,6 +74,7 @@ class Outcome:
     total: int
     done: int = 0
     kept: int = 0
+    left_out: int = 0
     seconds: float = 0.0
 
 
@@ -103,17 +104,18 @@ def run(settings: RunSettings, *, progress: Progress | None = None, say: Say = l
             remaining = None if settings.budget_s is None else settings.budget_s - (clock() - start)
             if remaining is not None and remaining <= 0:
                 break
-            extra = (spent - timed) / outcome.done if outcome.done else 0.0
+            extra = max(0.0, spent - timed) / outcome.done if outcome.done else 0.0
             share = None if remaining is None else remaining / left - extra
             began, seconds = clock(), _seconds(item.set, share)
             for rows in measure(item, settings.seed, threads, seconds, common, say):
                 _append(file, rows)
-            outcome.done += len(item.ns)
+                outcome.done += 1
             left -= len(item.ns)
+            outcome.left_out = sum(len(one.ns) for one in todo) - left - outcome.done
             spent += clock() - began
             timed += seconds * len(item.ns)
             if progress is not None:
-                progress("bench run", outcome.kept + outcome.done, total)
+                progress("bench run", total - left, total)
     outcome.seconds = clock() - start
     return outcome
 
@@ -131,9 +133,10 @@ def _on_cluster(
                 _append(file, rows)
             for text in said:
                 say(text)
-            outcome.done += len(item.ns)
+            outcome.done += len(cells)
+            outcome.left_out += len(item.ns) - len(cells)
             if progress is not None:
-                progress("bench run", outcome.kept + outcome.done, outcome.total)
+                progress("bench run", outcome.kept + outcome.done + outcome.left_out, outcome.total)
     outcome.seconds = time.perf_counter() - start
     return outcome
 
@@ -207,7 +210,7 @@ def _sddmm(
     common: Mapping[str, Any],
     say: Say,
 ) -> Iterator[list[Row]]:
-    chosen = sddmm.select(item.set.peers)
+    chosen = sddmm.select(item.set.kernels, item.set.peers)
     for n in item.ns:
         reason = sddmm.too_much(a, n)
         if reason:
@@ -266,7 +269,9 @@ def read(folder: Path) -> list[Row]:
 
 
 def bind(threads: int) -> str | None:
-    """Bind the process to as many processors as it has threads, the first of those that it may use.
+    """Bind the process and the threads that it has to as many processors as `threads`, the first of those it may use.
+
+    Threads that are made later are bound as who makes them.
 
     Returns:
         Their numbers, as `0-1`; None where the system has no such call.
@@ -274,7 +279,9 @@ def bind(threads: int) -> str | None:
     if not hasattr(os, "sched_setaffinity"):
         return None
     mine = sorted(os.sched_getaffinity(0))[:threads]
-    os.sched_setaffinity(0, mine)
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # one that has just ended
+            os.sched_setaffinity(int(thread.name), mine)
     return f"{mine[0]}-{mine[-1]}" if mine[-1] - mine[0] == len(mine) - 1 else ",".join(map(str, mine))
 
 
@@ -300,6 +307,13 @@ def _items(suite: Suite, say: Say) -> tuple[list[Item], int]:
                 f"{own.dataset}; see `zeroskip data show {own.dataset}`."
             )
         items += in_turns([Item(own, entry, own.n) for entry in fits], 0)[: own.limit]
+    cells = Counter((*item.stratum[:2], item.entry.name, n) for item in items for n in item.ns)
+    (op, dataset_name, name, n), times = cells.most_common(1)[0] if cells else (("", "", "", 0), 1)
+    if times > 1:
+        raise InvalidArgument(
+            f"bench run: {suite.name} has {op} of {name} in {dataset_name} at n = {n} in {times} sets; a run knows a "
+            "matrix by its name: put them into suites of their own."
+        )
     if not items:
         raise InvalidArgument(f"bench run: nothing of {suite.name} is here; `zeroskip data list` says what is missing.")
     return items, sum(len(item.ns) for item in items)
@@ -307,8 +321,10 @@ def _items(suite: Suite, say: Say) -> tuple[list[Item], int]:
 
 def _check_kernels(own: Set) -> None:
     """Refuse names of kernels and rivals that are not known."""
-    peers = [peer for peer in own.peers if peer in {kernel.origin for kernel in registry} | {"auto", "all", "none"}]
-    select(own.kernels, own.peers if own.op == "spmm" else peers, own.dtype)
+    if own.op == "sddmm":
+        sddmm.select(own.kernels, own.peers)
+    else:
+        select(own.kernels, own.peers, own.dtype)
 
 
 def _continue(settings: RunSettings) -> list[Row]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .._errors import ZeroskipError
+from .._errors import InvalidArgument, ZeroskipError
 from ..formats import SparseMatrix
-from ..kernels import ISAS, OperationKernel, operations
+from ..kernels import ISAS, OURS, OperationKernel, operations, registry
 from ..testing.sddmm_bounds import sddmm_bound
 from . import schema
 from .operands import DENSE_ELEMS, Source, vectors
@@ -46,18 +47,41 @@ class SddmmGroup:
     run: Mapping[str, Any]
 
 
-def select(peers: Sequence[str]) -> list[OperationKernel]:
-    """Ours of the newest instruction set for each format, and the rivals asked for as `bench.selection` has it."""
+def select(wanted: Sequence[str], peers: Sequence[str]) -> list[OperationKernel]:
+    """The kernels asked for: `auto` (ours of the newest instruction set for each format), names or globs, and rivals.
+
+    Raises:
+        InvalidArgument: If a kernel or peer is not known.
+    """
     known = [kernel for kernel in operations if kernel.op == "sddmm" and kernel.dtype == "float32"]
-    ours: dict[str, OperationKernel] = {}
-    for kernel in known:
-        if kernel.origin == "native" and kernel.why_not() is None:
-            best = ours.get(kernel.format)
-            if best is None or ISAS.index(kernel.isa) > ISAS.index(best.isa):
-                ours[kernel.format] = kernel
+    found = {kernel.name: kernel for name in wanted for kernel in _wanted(name, known)}
     rivals = [kernel for kernel in known if kernel.origin != "native"]
-    wanted = [k for k in rivals if "all" in peers or k.origin in peers or ("auto" in peers and role(k) == "dense")]
-    return [*ours.values(), *wanted]
+    origins = {kernel.origin for kernel in [*rivals, *registry]} - set(OURS)
+    if wrong := sorted(set(peers) - origins - {"auto", "all", "none"}):
+        names = ", ".join(sorted({kernel.origin for kernel in rivals}))
+        raise InvalidArgument(f"bench: peer {wrong[0]!r} is not known; choose auto, all, none or of: {names}.")
+    for kernel in rivals:
+        if "all" in peers or kernel.origin in peers or ("auto" in peers and role(kernel) == "dense"):
+            found[kernel.name] = kernel
+    return list(found.values())
+
+
+def _wanted(name: str, known: Sequence[OperationKernel]) -> list[OperationKernel]:
+    ours = [kernel for kernel in known if kernel.origin == "native"]
+    if name == "all":
+        return ours
+    if name == "auto":
+        best: dict[str, OperationKernel] = {}
+        for kernel in ours:
+            last = best.get(kernel.format)
+            if kernel.why_not() is None and (last is None or ISAS.index(kernel.isa) > ISAS.index(last.isa)):
+                best[kernel.format] = kernel
+        return list(best.values())
+    hits = [kernel for kernel in known if fnmatchcase(kernel.name, name)]
+    if not hits:
+        names = ", ".join(kernel.name for kernel in known)
+        raise InvalidArgument(f"bench: kernel {name!r} is not known; choose auto, all, a glob or of: {names}.")
+    return hits
 
 
 def role(kernel: OperationKernel) -> str:

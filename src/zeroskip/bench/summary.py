@@ -43,6 +43,10 @@ class Cell:
         return level
 
     @property
+    def op(self) -> str:
+        return str(self.rows[0].get("op", "spmm"))
+
+    @property
     def n(self) -> int:
         return int(self.rows[0]["n"])
 
@@ -123,8 +127,8 @@ def summarise(*runs: Sequence[Row]) -> dict[str, Any]:
 
 def _ratios(found: Sequence[Cell]) -> Iterator[dict[str, Any]]:
     """Each method at each level, then each method, then all methods, where that is more than one."""
-    for dtype, n in sorted({(cell.dtype, cell.n) for cell in found}):
-        here = [cell for cell in found if (cell.dtype, cell.n) == (dtype, n)]
+    for op, dtype, n in sorted({(cell.op, cell.dtype, cell.n) for cell in found}):
+        here = [cell for cell in found if (cell.op, cell.dtype, cell.n) == (op, dtype, n)]
         methods = sorted({cell.method for cell in here})
         for method in methods:
             own = [cell for cell in here if cell.method == method]
@@ -139,6 +143,7 @@ def _ratios(found: Sequence[Cell]) -> Iterator[dict[str, Any]]:
 
 def _line(n: int, method: str, level: float | str | None, found: Sequence[Cell]) -> dict[str, Any]:
     return {
+        "op": found[0].op,
         "n": n,
         "method": method,
         "level": level,

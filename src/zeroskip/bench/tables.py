@@ -110,10 +110,12 @@ def spmm_ratios(summary: Mapping[str, Any]) -> str:
     single = {name for line in found for name in line["ours"] if name not in (BEST_DENSE, BEST_SPARSE)}
     columns = [*sorted(single), *(name for name in (BEST_SPARSE, BEST_DENSE) if any(name in x["ours"] for x in found))]
     several, lines = len({entry["dtype"] for entry in found}) > 1, []
+    operations = len({entry["op"] for entry in found}) > 1
     for entry in found:
         level = entry["level"]
         zeros = f"{level * 100:g} %" if isinstance(level, float) else level or ""
         head = {"values": entry["dtype"]} if several else {}
+        head |= {"operation": entry["op"]} if operations else {}
         head |= {"pattern": entry["method"], "zeros": zeros, "N": str(entry["n"]), "matrices": str(entry["cells"])}
         for who, word in (("ours", "our best"), ("auto", "auto")):
             if entry[who]:

@@ -111,8 +111,10 @@ def _tell(outcome: Outcome, rows: list[dict[str, Any]], out: Path, suite: str, c
         f"\n{reached} of {outcome.total} cells (a matrix at one n) are measured, {outcome.done} of them now, "
         f"in {outcome.seconds:.0f} s; rows: {out / 'rows.jsonl'}"
     )
-    if reached < outcome.total:
-        console.show(f"{outcome.total - reached} were not reached: the same command goes on, with another --budget.")
+    if outcome.left_out:
+        console.show(f"{outcome.left_out} were left out, as said above.")
+    if missing := outcome.total - reached - outcome.left_out:
+        console.show(f"{missing} were not reached: the same command goes on, with another --budget.")
     if rows:
         _report(rows, out, suite, console)
 

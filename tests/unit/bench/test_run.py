@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +19,7 @@ from zeroskip.bench import compare, limits, run, schema, sddmm, spmm, suites
 from zeroskip.bench.run import RunSettings, in_turns
 from zeroskip.bench.stored import EntryProblem, OracleProblem
 from zeroskip.bench.suites import Set, Suite
-from zeroskip.bench.summary import cells
+from zeroskip.bench.summary import cells, summarise
 from zeroskip.cli import main
 from zeroskip.datasets import Entry, FileSet
 from zeroskip.formats import CSR
@@ -117,7 +120,7 @@ def test_a_budget_ends_a_run_and_is_shared_among_cells(tmp_path: Path, monkeypat
     def measure(item: Any, seed: int, threads: int, seconds: float, common: Any, say: Any) -> Iterator[list[Any]]:
         given.append(seconds)
         now[0] += (seconds + 1.0) * len(item.ns)  # a second for each beside the timing
-        yield from ()
+        yield from ([],) * len(item.ns)
 
     monkeypatch.setattr(run, "measure", measure)
     outcome = run.run(RunSettings(suite(seconds=0.5), tmp_path / "out", budget_s=18.0))
@@ -170,10 +173,10 @@ def test_sddmm_rows_are_checked_and_compared(tmp_path: Path) -> None:
 
 
 def test_a_wrong_sddmm_is_a_failed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = sddmm.select(("none",))[0]
+    known = sddmm.select(("auto",), ("none",))[0]
     broken = replace(known, function=lambda pattern, a, b, out, values, alpha: out.fill(1.0))
     raising = replace(known, name="raising", function=lambda *args: 1 // 0)
-    monkeypatch.setattr(sddmm, "select", lambda peers: [broken, raising])
+    monkeypatch.setattr(sddmm, "select", lambda wanted, peers: [broken, raising])
     run.run(RunSettings(suite(op="sddmm", limit=1, n=(5,)), tmp_path / "out"))
     assert [row["status"] for row in rows_of(tmp_path / "out")] == ["failed", "failed"]
     assert [
@@ -187,6 +190,7 @@ def test_a_pattern_too_large_to_check_is_left_out(tmp_path: Path, monkeypatch: p
     run.run(RunSettings(suite(op="sddmm", limit=1, n=(5,)), tmp_path / "out"), say=said.append)
     assert rows_of(tmp_path / "out") == []
     assert "above" in said[0]
+    assert run.run(RunSettings(suite(op="sddmm", limit=1, n=(5,)), tmp_path / "out")).left_out == 1
 
 
 def test_rows_written_before_fields_were_added_are_read(tmp_path: Path) -> None:
@@ -209,6 +213,8 @@ def test_rows_written_before_fields_were_added_are_read(tmp_path: Path) -> None:
         ({"kernels": ("magic",)}, "magic"),
         ({"peers": ("magic",)}, "magic"),
         ({"dataset": "missing"}, "nothing of mine is here"),
+        ({"op": "sddmm", "peers": ("magic",)}, "magic"),
+        ({"op": "sddmm", "kernels": ("magic",)}, "magic"),
     ],
 )
 def test_what_a_suite_cannot_have_is_refused_before_anything_is_written(
@@ -307,3 +313,27 @@ def test_what_does_not_fit_memory_is_left_out(tmp_path: Path, monkeypatch: pytes
     run.run(RunSettings(suite(limit=1), tmp_path / "out"), say=said.append)
     assert {row["n"] for row in rows_of(tmp_path / "out")} == {2}
     assert (small, len(said), "N = 3" in said[0]) == (None, 1, True)
+
+
+def test_sets_with_a_matrix_in_common_are_refused(tmp_path: Path) -> None:
+    own = suite().sets[0]
+    twice = Suite("mine", "", "", (own, replace(own, dtype="bfloat16")))
+    with pytest.raises(InvalidArgument, match="in 2 sets"):
+        run.run(RunSettings(twice, tmp_path / "out"))
+    run.run(RunSettings(replace(twice, sets=(own, replace(own, op="sddmm", limit=1))), tmp_path / "out"))
+    assert {row["op"] for row in rows_of(tmp_path / "out")} == {"spmm", "sddmm"}
+    lines = summarise(rows_of(tmp_path / "out"))["ratios"]
+    assert {line["op"] for line in lines} == {"spmm", "sddmm"}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no threads")
+def test_every_thread_is_bound() -> None:
+    script = (
+        "import os, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(30,), daemon=True).start()\n"
+        "from zeroskip.bench.run import bind\n"
+        "bind(1)\n"
+        "print({len(os.sched_getaffinity(int(name))) for name in os.listdir('/proc/self/task')})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "{1}"
