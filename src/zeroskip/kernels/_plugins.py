@@ -20,7 +20,7 @@ import numpy as np
 
 from .._errors import KernelUnavailable, ZeroskipError
 from ..formats import CSR, SHORT, SparseMatrix
-from ._base import Float32, KernelInfo, Prepared, registry
+from ._base import OURS, Float32, KernelInfo, Prepared, registry
 from ._epilogue import finish
 from ._operations import OperationKernel, operations
 
@@ -144,8 +144,8 @@ def _check(kernel: Any) -> None:
     start = f"spmm_{kernel.format}_{SHORT[kernel.dtype]}_"
     if not re.fullmatch(re.escape(start) + "[a-z0-9_]+", kernel.name) or kernel.isa not in kernel.name.split("_")[3:]:
         raise KernelUnavailable(f"name is {kernel.name!r}, it is {start} and then its isa, {kernel.isa!r}; rename it")
-    if kernel.origin == "native":
-        raise KernelUnavailable(f"{kernel.name} has origin 'native', which is zeroskip's own; name the package")
+    if kernel.origin in OURS:
+        raise KernelUnavailable(f"{kernel.name} has origin {kernel.origin!r}, which is zeroskip's own; name the package")
 
 
 def _of_point(point: Any) -> Callable[[], list[Any]]:

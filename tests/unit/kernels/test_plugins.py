@@ -15,7 +15,7 @@ import pytest
 
 from zeroskip._errors import InvalidArgument, KernelUnavailable
 from zeroskip.formats import CSR
-from zeroskip.kernels import _plugins, registry
+from zeroskip.kernels import OURS, _plugins, registry
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "examples" / "plugin"
@@ -278,7 +278,7 @@ def test_include_names_the_header_and_goes_with_plugins_alone() -> None:
 def test_rivals_are_listed_with_the_reason_and_how_to_have_them() -> None:
     rows = {row["name"]: row for row in cli("list", "rivals")}
     assert rows["numpy"]["runs here"] == "yes"
-    origins = {kernel.origin for kernel in registry} - {"native", "codes"}
+    origins = {kernel.origin for kernel in registry} - {*OURS, "codes"}
     assert origins <= set(rows)
     for row in rows.values():
         assert row["install"]
