@@ -145,7 +145,7 @@ def _check(kernel: Any) -> None:
     if not re.fullmatch(re.escape(start) + "[a-z0-9_]+", kernel.name) or kernel.isa not in kernel.name.split("_")[3:]:
         raise KernelUnavailable(f"name is {kernel.name!r}, it is {start} and then its isa, {kernel.isa!r}; rename it")
     if kernel.origin in OURS:
-        raise KernelUnavailable(f"{kernel.name} has origin {kernel.origin!r}, which is zeroskip's own; name the package")
+        raise KernelUnavailable(f"{kernel.name} has origin {kernel.origin!r}, which is zeroskip's; name the package")
 
 
 def _of_point(point: Any) -> Callable[[], list[Any]]:
