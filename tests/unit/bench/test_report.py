@@ -162,6 +162,12 @@ def test_roofline_counts_useful_operations_over_true_bytes() -> None:
     assert (data["peak"], data["bandwidth"]) == (100.0, 10.0)
 
 
+def test_rows_without_a_bandwidth_are_no_roofline() -> None:
+    rows = cell("a", bandwidth=None)
+    assert figure(rows, "roofline").missing is not None
+    assert "Peaks of the run" not in dict(facts(rows, ""))
+
+
 def test_findings_need_enough_cells_and_say_what_they_found() -> None:
     few = {one.name: one for one in findings(cell("a"))}
     assert {one.verdict for one in few.values()} == {UNKNOWN}

@@ -175,9 +175,8 @@ def roofline(here: Sequence[Point]) -> Figure:
 
     Data: {"points": [(intensity, gflops, data set)], "peak": GFLOP/s, "bandwidth": GB/s}; the peaks are medians.
     """
-    known = [
-        (p, p.ours) for p in here if p.ours is not None and p.ours.get("working_set") and p.ours.get("peak_gflops")
-    ]
+    needed = ("working_set", "peak_gflops", "bandwidth")
+    known = [(p, p.ours) for p in here if p.ours is not None and all(p.ours.get(name) for name in needed)]
     found = [
         (2 * row["nnz"] * row["n"] / row["working_set"], float(row["gflops"]), point.group) for point, row in known
     ]

@@ -121,7 +121,7 @@ def facts(rows: Sequence[Mapping[str, Any]], command: str) -> list[tuple[str, st
             ("Processor", f"{where['cpu']}, {where['cores']} cores, {where['isa']}, {caches}, {where['system']}")
         )
     peaks = [float(row["peak_gflops"]) for row in rows if row.get("peak_gflops")]
-    if peaks:
+    if peaks and any(row.get("bandwidth") for row in rows):
         bandwidth = statistics.median(float(row["bandwidth"]) for row in rows if row.get("bandwidth"))
         found.append(
             ("Peaks of the run", f"{statistics.median(peaks):.0f} GFLOP/s dense float32, {bandwidth:.1f} GB/s")
