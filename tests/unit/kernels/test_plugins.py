@@ -260,7 +260,8 @@ def test_a_kernel_that_keeps_no_rule_is_refused() -> None:
         ({"dtype": "float64"}, "dtype of float32"),
         ({"name": "mine"}, "rename it"),
         ({"name": "spmm_csr_f32_other"}, "rename it"),
-        ({"origin": "native"}, "zeroskip's own"),
+        ({"origin": "native"}, "is zeroskip's; name the package"),
+        ({"origin": "zeroskip"}, "is zeroskip's; name the package"),
     ):
         with pytest.raises(KernelUnavailable, match=words):
             _plugins._check(replace(good, **change))
