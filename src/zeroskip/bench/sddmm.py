@@ -106,7 +106,7 @@ def measure(group: SddmmGroup) -> list[Row]:
             continue
         call = _checked(row, kernel, a, left, right, reference)
         if call is not None:
-            candidates.append(Candidate(kernel.name, [call]))
+            candidates.append(Candidate(kernel.name, [call], engine=kernel.origin))
             timed.append(row)
     samples = interleave(candidates, budget_s=group.budget_s, rounds=group.rounds)
     for row, found in zip(timed, samples, strict=True):

@@ -197,7 +197,9 @@ def _candidate(entry: _Entry, operands: dict[bool, Float32], outputs: dict[bool,
     x, out = operands[entry.transposed], outputs[entry.transposed]
     calls = [_call(prepared, x, out, entry.transposed) for prepared in entry.prepared]
     packed = sum(prepared.nbytes for prepared in entry.prepared)
-    return Candidate(entry.label, calls, before=_walk if cold and packed < _cold_bytes() else None)
+    before = _walk if cold and packed < _cold_bytes() else None
+    origin = entry.kernel.origin
+    return Candidate(entry.label, calls, before, kernels.OURS[0] if origin in kernels.OURS else origin)
 
 
 def _call(prepared: Prepared, x: Float32, out: Float32, transposed: bool) -> Callable[[], object]:

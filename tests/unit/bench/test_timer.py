@@ -29,6 +29,15 @@ def test_every_candidate_has_a_slice_in_every_round() -> None:
     assert firsts == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
 
 
+def test_candidates_of_one_engine_follow_each_other() -> None:
+    order: list[str] = []
+    of = {"a": "x", "b": None, "c": "x", "d": "y"}
+    calls = {name: [lambda name=name: order.append(name)] for name in of}
+    interleave([Candidate(name, calls[name], engine=engine) for name, engine in of.items()], budget_s=0.0, rounds=3)
+    firsts = [name for name, before in zip(order, [None, *order], strict=False) if name != before]
+    assert firsts == ["a", "c", "b", "d", "b", "d", "c", "a", "d", "a", "c", "b"]
+
+
 def test_copies_are_called_in_turn() -> None:
     called: list[int] = []
     interleave([Candidate("x", [lambda i=i: called.append(i) for i in range(4)])], budget_s=0.0, rounds=2)
