@@ -198,8 +198,8 @@ def _candidate(entry: _Entry, operands: dict[bool, Float32], outputs: dict[bool,
     calls = [_call(prepared, x, out, entry.transposed) for prepared in entry.prepared]
     packed = sum(prepared.nbytes for prepared in entry.prepared)
     before = _walk if cold and packed < _cold_bytes() else None
-    origin = entry.kernel.origin
-    return Candidate(entry.label, calls, before, kernels.OURS[0] if origin in kernels.OURS else origin)
+    origin = entry.kernel.origin  # both of ours run on the one native pool
+    return Candidate(entry.label, calls, before, engine=kernels.OURS[0] if origin in kernels.OURS else origin)
 
 
 def _call(prepared: Prepared, x: Float32, out: Float32, transposed: bool) -> Callable[[], object]:
