@@ -171,7 +171,7 @@ def test_other_patterns_have_one_packing_for_a_token_and_one_for_many(tmp_path, 
     fast = zeroskip.compile(model, tokenizer=tokenizer, values="int8", **OPTIONS)
     layer, head = fast.plan[0], fast.plan[-1]
     assert [choice.kernel.split("_i8_")[0] for choice in layer.choices] == [f"spmm_{form}", "spmm_dense"]
-    assert "packed a second time" in layer.choices[0].reason + layer.choices[1].reason
+    assert "packed once more" in layer.choices[0].reason + layer.choices[1].reason
     assert ["8 bits" in choice.reason for choice in layer.choices] == [False, True]
     assert (layer.format, layer.values, layer.group) in [("csr", "int8", 0), ("bitmask", "int8", 0)]
     assert (head.format, head.values, head.group) == ("dense", "int8", 0)

@@ -417,3 +417,9 @@ def test_functions_are_not_hidden_by_modules_of_their_name():
         "assert zeroskip.runtime.packing.__name__ == 'zeroskip.runtime.packing'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(("model", "smallest"), [(small.bert, 4), (small.llama, 1)])
+def test_an_encoder_is_measured_from_four_tokens_on_and_a_decoder_from_one(model, smallest):
+    plan = zeroskip.compile(model(), tokenizer=small.word_tokenizer(), budget_s=0.1).plan
+    assert {tuple(choice.n for choice in layer.choices) for layer in plan} == {(smallest, 16, 256)}

@@ -56,7 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "bfloat16, int16 for any (fixed point, the fastest sparse kernels), float32: as it is (the default)",
     )
     how.add_argument(
-        "--batch-sizes", type=positives, metavar="N,...", help="tokens at a time to measure for (1,16,256)"
+        "--batch-sizes",
+        type=positives,
+        metavar="N,...",
+        help="tokens at a time to measure for (1,16,256; encoders 4,16,256)",
     )
     how.add_argument("--optimize", choices=("balanced", "speed", "memory"), default="balanced", help="what to aim at")
     how.add_argument("--kernels", type=names, metavar="NAME,...", help="sparse kernels to choose from (all)")

@@ -13,8 +13,8 @@ from .measure import WORTH_TRYING, Group, Timing
 from .packing import native_kernels
 
 OPTIMIZE = ("balanced", "speed", "memory")
-# "balanced" runs a second packing only where the one would be this much slower.
-SECOND_GAINS = 1.10
+# "balanced" runs another packing only where those held would be this much slower.
+ANOTHER_GAINS = 1.10
 # "balanced" makes time times the fourth root of bytes least, so a third fewer bytes outweigh 10 % of time, and a second
 # packing as large as the first has to save 16 % of the time over all sizes.
 BYTES_WEIGH = 0.25
@@ -22,30 +22,29 @@ BYTES_WEIGH = 0.25
 TIE = 1.01
 
 
-def choose(group: Group, sizes: Sequence[int], optimize: str, *, ignored: Sequence[int] = ()) -> tuple[Choice, ...]:
+def choose(group: Group, sizes: Sequence[int], optimize: str) -> tuple[Choice, ...]:
     """The kernel of each batch size, with reasons.
 
     Args:
         group: Measured layers.
         sizes: Batch sizes, ascending.
         optimize: "speed": the fastest at each size. "memory": one packing, the smallest that is no slower than dense
-            over all sizes. "balanced": one packing, time and a little of bytes weighed, and a second
-            where the first would lose to dense, or is dense and keeps codes, or where its time outweighs its bytes.
-        ignored: Sizes that are reported, but that no packing is held for.
+            over all sizes. "balanced": one packing, time and a little of bytes weighed, and another
+            where those held would lose to dense, or where the one is dense and keeps codes, or where its time outweighs
+            its bytes.
     """
     timings = group.timings
     if not timings:
         return _only_dense(group, sizes)
     dense = [item for item in timings if item.format == DENSE]
-    weighed = [n for n in sizes if n not in ignored] or list(sizes)
-    picks = _picks(timings, dense, weighed, optimize, codes=group.quantised)
-    single = picks[weighed[0]] if optimize == "memory" else _single(timings, weighed)
+    picks = _picks(timings, dense, sizes, optimize, codes=group.quantised)
+    single = picks[sizes[0]] if optimize == "memory" else _single(timings, sizes)
     choices = []
     for n in sizes:
-        pick = picks.get(n) or picks[weighed[0]]
+        pick = picks[n]
         rival = min(dense, key=lambda item: item.times[n])
-        second = len({item.kernel for item in picks.values()}) > 1 and n in picks and pick is not single
-        reason = _reason(group, pick, rival, timings, n, second)
+        again = len({item.kernel for item in picks.values()}) > 1 and pick is not single
+        reason = _reason(group, pick, rival, timings, n, again)
         choices.append(Choice(n, pick.kernel, pick.times[n], rival.kernel, rival.times[n], reason))
     return tuple(choices)
 
@@ -71,42 +70,44 @@ def _picks(
         beats = [item for item in timings if _mean_ratio([item], dense, sizes) <= 1.0]
         small = min(beats or dense, key=lambda item: (item.nbytes, _mean_ratio([item], dense, sizes)))
         return dict.fromkeys(sizes, small)
-    single = _single(timings, sizes)
-    seconds = [item for item in timings if _pays(single, item, timings, dense, sizes, codes=codes)]
-    if not seconds:
-        return dict.fromkeys(sizes, single)
-    second = max(seconds, key=lambda item: math.prod(_gains(single, item, sizes).values()))
-    gains = _gains(single, second, sizes)
-    return {n: second if n in gains else single for n in sizes}
+    held = [_single(timings, sizes)]
+    while paying := [item for item in timings if _pays(held, item, timings, dense, sizes, codes=codes)]:
+        held.append(max(paying, key=lambda item: math.prod(_gains(held, item, sizes).values())))
+    picks = dict.fromkeys(sizes, held[0])
+    for place, item in enumerate(held[1:], 1):
+        picks.update(dict.fromkeys(_gains(held[:place], item, sizes), item))
+    return picks
 
 
-def _gains(single: Timing, second: Timing, sizes: Sequence[int]) -> dict[int, float]:
-    """The sizes at which a second packing would run, and how much faster it is there."""
-    ratios = {n: single.times[n] / second.times[n] for n in sizes}
-    return {n: ratio for n, ratio in ratios.items() if ratio > SECOND_GAINS}
+def _gains(held: Sequence[Timing], another: Timing, sizes: Sequence[int]) -> dict[int, float]:
+    """The sizes at which another packing would run, and how much faster it is there than the best of those held."""
+    ratios = {n: min(item.times[n] for item in held) / another.times[n] for n in sizes}
+    return {n: ratio for n, ratio in ratios.items() if ratio > ANOTHER_GAINS}
 
 
 def _pays(
-    single: Timing,
-    second: Timing,
+    held: Sequence[Timing],
+    another: Timing,
     timings: Sequence[Timing],
     dense: Sequence[Timing],
     sizes: Sequence[int],
     *,
     codes: bool,
 ) -> bool:
-    """Whether a second packing is held.
+    """Whether another packing is held.
 
-    It is where the one loses to dense, and where its time saves more, over all sizes, than its bytes weigh. Codes may
+    It is where those held lose to dense, and where its time saves more, over all sizes, than its bytes weigh. Codes may
     be dense for many tokens, where integer sums are fast, and a second packing for one token costs less than a first
     one of numbers would.
     """
-    gains = _gains(single, second, sizes)
-    if any(single.times[n] > min(item.times[n] for item in dense) for n in gains):
+    gains = _gains(held, another, sizes)
+    if not gains:
+        return False
+    if any(min(item.times[n] for item in held) > min(item.times[n] for item in dense) for n in gains):
         return True
-    if gains and codes and single.format == DENSE and second.dtype in INTEGERS:
+    if codes and len(held) == 1 and held[0].format == DENSE and another.dtype in INTEGERS:
         return True
-    return _weighed([single, second], timings, sizes) < _weighed([single], timings, sizes)
+    return _weighed([*held, another], timings, sizes) < _weighed(held, timings, sizes)
 
 
 def _single(timings: Sequence[Timing], sizes: Sequence[int]) -> Timing:
@@ -133,11 +134,11 @@ def _mean_ratio(held: Sequence[Timing], rivals: Sequence[Timing], sizes: Sequenc
     return math.exp(sum(logs) / len(logs))
 
 
-def _reason(group: Group, pick: Timing, rival: Timing, timings: Sequence[Timing], n: int, second: bool) -> str:
+def _reason(group: Group, pick: Timing, rival: Timing, timings: Sequence[Timing], n: int, again: bool) -> str:
     """One line: what the choice gains or why it is dense, and what else explains it."""
     text = _versus_dense(pick, rival, timings, n)
-    if second:
-        text += f"; packed a second time ({_mb(pick.nbytes)})"
+    if again:
+        text += f"; packed once more ({_mb(pick.nbytes)})"
     text += rounding_of(rounds_x_to(pick.kernel))
     if group.quantised:
         text += f"; compared: {_compared(timings, rival, n)}"

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 Float32 = npt.NDArray[np.float32]
 
+# Tokens at a time to measure for. An encoder never sees one: a text has two special tokens at least.
 BATCH_SIZES = (1, 16, 256)
+ENCODER_BATCH_SIZES = (4, 16, 256)
 # A model whose weights take less than this share of the last cache keeps them there between tokens.
 _CACHED_SHARE = 0.75
 _MOST_CACHE = 32 * 2**20
@@ -43,7 +45,7 @@ def compile(
     values: str | None = None,
     group: int | None = None,
     activations: str | None = None,
-    batch_sizes: Sequence[int] = BATCH_SIZES,
+    batch_sizes: Sequence[int] | None = None,
     optimize: str = "balanced",
     kernels: Sequence[str] | None = None,
     budget_s: float = 40.0,
@@ -70,8 +72,8 @@ def compile(
             scale for each token, and multiply in integers; "float32" does not. "bfloat16" is for bfloat16 weights, and
             lets kernels round x to bfloat16 (AMX). "int16" lets sparse kernels multiply in fixed point of 16 bits,
             weights of any type, which costs far less than int8. By default x of other weights is as it comes.
-        batch_sizes: Tokens at a time to measure for.
-        optimize: "balanced" packs a layer once for all batch sizes, again only where that would lose to dense;
+        batch_sizes: Tokens at a time to measure for; None: 4, 16 and 256 of an encoder, 1, 16 and 256 of others.
+        optimize: "balanced" packs a layer once for all batch sizes, again where that would lose to dense;
             "speed" packs whatever is fastest at each; "memory" packs the smallest that is not slower than dense.
         kernels: Names of the sparse kernels to choose from; None for all. Dense ones are always measured.
         budget_s: Time to measure, in all.
@@ -99,7 +101,8 @@ def compile(
     loaded = models.load(model, tokenizer=tokenizer)
     if threads is not None:
         native().set_num_threads(threads)
-    sizes = sorted(set(batch_sizes))
+    usual = ENCODER_BATCH_SIZES if loaded.kind == "encoder" else BATCH_SIZES
+    sizes = sorted(set(usual if batch_sizes is None else batch_sizes))
     shown = progress or (lambda stage, done, total: None)
     settings = Settings(values, group, activations, sizes, optimize, kernels, budget_s, cache, shown)
     if floor is not None:
@@ -185,7 +188,7 @@ def compile_known(loaded: Any, settings: Settings) -> CompiledModel:
     values = settings.values_of(lowered.kind)
     tied = tied_tables(lowered.linears, lowered.tensors)
     layers = read_layers(lowered.linears, values, settings.progress, tied=tied, own=settings.layer_values)
-    choices = measured_choices(layers, settings, ignored=(1,) if lowered.kind == "encoder" else ())
+    choices = measured_choices(layers, settings)
     ranges = pack_layers(layers, choices, settings.sizes, settings.progress)
     plan = tuple(plan_of(layer, choices[layer.name], ranges[layer.name]) for layer in layers)
     tensors = round_tables(lowered.tensors, graph, values.table)
@@ -291,9 +294,7 @@ def read_layers(
     return threaded(read, linears.items())
 
 
-def measured_choices(
-    layers: Sequence[Layer], settings: Settings, *, ignored: Sequence[int]
-) -> dict[str, tuple[Choice, ...]]:
+def measured_choices(layers: Sequence[Layer], settings: Settings) -> dict[str, tuple[Choice, ...]]:
     """What each layer runs at each batch size."""
     groups = groups_of(layers)
     last_cache = int(native().cpu_info().get("l3_bytes", 0)) or 32 * 2**20
@@ -311,7 +312,7 @@ def measured_choices(
     )
     found: dict[str, tuple[Choice, ...]] = {}
     for group in groups:
-        chosen = choose(group, settings.sizes, settings.optimize, ignored=ignored)
+        chosen = choose(group, settings.sizes, settings.optimize)
         found.update({layer.name: chosen for layer in group.layers})
     return found
 
@@ -393,7 +394,7 @@ def _chat_template(tokenizer: Any) -> str | None:
 
 
 def _check(
-    batch_sizes: Sequence[int],
+    batch_sizes: Sequence[int] | None,
     optimize: str,
     kernels: Sequence[str] | None,
     budget_s: float,
@@ -402,8 +403,8 @@ def _check(
     def refuse(name: str, value: object, rule: str, mend: str) -> Callable[[], None]:
         raise InvalidArgument(f"compile: {name} is {value!r}, {rule}; {mend}.")
 
-    whole = all(isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 65536 for n in batch_sizes)
-    if not batch_sizes or not whole:
+    sizes = BATCH_SIZES if batch_sizes is None else batch_sizes
+    if not sizes or not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 65536 for n in sizes):
         refuse("batch_sizes", batch_sizes, "sizes lie in [1, 65536]", "pass for example (1, 16, 256)")
     if optimize not in OPTIMIZE:
         refuse("optimize", optimize, "which is no goal", f"choose one of: {', '.join(OPTIMIZE)}")
