@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import runtime_models as small
 
 import zeroskip
-from zeroskip.bench.embed import process, runner, trial
+from zeroskip.bench import process
+from zeroskip.bench.embed import runner, trial
 from zeroskip.cli import main
 
 # DeepSparse takes one shape an engine and no other; this one runs ONNX Runtime and insists on it as well.

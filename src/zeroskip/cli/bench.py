@@ -1,4 +1,4 @@
-"""Time kernels, or sentence encoders, against their rivals here. Every result is checked before it is timed."""
+"""Time kernels, encoders or language models against their rivals here. Every result is checked before it is timed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _bench_embed, _bench_report, _bench_run
+from . import _bench_embed, _bench_model, _bench_report, _bench_run
 from ._console import Console, UsageError
 from ._options import (
     DTYPES,
@@ -42,6 +42,7 @@ examples:
   zeroskip bench summary rows.jsonl more.jsonl               means, and what the choice cost, over several runs
   zeroskip bench run survey-cpu --budget 10m                 a suite of real matrices and every rival, resumable
   zeroskip bench embed minilm-60-fast                        a compiled encoder against torch, ONNX Runtime, OpenVINO
+  zeroskip bench model smollm2                               a language model: sparse, quantised, smaller, everywhere
 """
 
 NESTED = True
@@ -136,6 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare.add_argument("second", type=Path, metavar="SECOND", help="the same of the other run")
     add_output_options(compare)
     _bench_embed.add_parser(kinds)
+    _bench_model.add_parser(kinds)
     _bench_run.add_parser(kinds)
     _bench_report.add_parser(kinds)
 
@@ -145,6 +147,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         "summary": _summary,
         "compare": _compare,
         "embed": _bench_embed.run,
+        "model": _bench_model.run,
         "run": _bench_run.run,
         "report": _bench_report.run,
         "spmm": _spmm,

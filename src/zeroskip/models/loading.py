@@ -152,7 +152,7 @@ def _from_gguf(path: Path, name: str) -> LoadedModel:
         raise InvalidArgument(f"load: {path} does not begin with GGUF; pass a GGUF file or the folder of a model.")
     need("gguf")
     need("accelerate")
-    return _load(str(path.parent), name, {"folder": path.parent}, gguf_file=path.name)
+    return _load(str(path.parent), name, {"folder": path.parent, "gguf_file": path.name}, gguf_file=path.name)
 
 
 def _load(

@@ -200,8 +200,19 @@ class CompiledModel:
 
     def next_logits(self, ids: Ids, cache: Any) -> Float32:
         """Append tokens to a cache; logits (vocabulary,) of what follows the last one."""
-        found: Float32 = self._program.run([ids], cache=cache, outputs=["last_logits"])["last_logits"][0]
+        found: Float32 = self.next_logits_of([ids], [cache])[0]
         return found
+
+    def next_logits_of(self, ids: Sequence[Ids], caches: Sequence[Any]) -> Float32:
+        """Append tokens of several sequences, each to its own cache, in one run.
+
+        Args:
+            ids: Tokens (T,) of each; lengths may differ.
+            caches: What `new_cache` gave for each.
+        Returns:
+            Logits (sequences, vocabulary) of what follows the last token of each.
+        """
+        return self._program.run(ids, cache=list(caches), outputs=["last_logits"])["last_logits"]
 
     @property
     def features(self) -> int:

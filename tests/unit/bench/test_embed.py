@@ -15,13 +15,14 @@ import pytest
 from zeroskip import ZeroskipError
 from zeroskip.bench.embed import runner, texts, trial
 from zeroskip.bench.embed.entries import Entry, Variant
-from zeroskip.bench.embed.flow import check_folder
-from zeroskip.bench.embed.process import Worker, WorkerFailed, command
 from zeroskip.bench.embed.rows import make_rows
 from zeroskip.bench.embed.schema import FIELDS, check_row
 from zeroskip.bench.embed.settings import EmbedSettings
 from zeroskip.bench.embed.tables import terminal
+from zeroskip.bench.embed.trial import command
 from zeroskip.bench.embed.worker.padding import by_length, padded, pool, unit
+from zeroskip.bench.process import Worker, WorkerFailed
+from zeroskip.bench.resume import check_folder, read_turns
 
 HEADER = {
     "dense": "tiny",
@@ -148,12 +149,12 @@ def test_bad_settings_are_refused(given: dict[str, Any], reason: str) -> None:
 def test_a_folder_holds_one_comparison(tmp_path: Path) -> None:
     settings = EmbedSettings(models=(Path("m"),))
     (tmp_path / "settings.json").write_text(json.dumps(settings.lasting()))
-    check_folder(replace(settings, rounds=9, budget_s=1.0).lasting(), tmp_path)
+    check_folder(replace(settings, rounds=9, budget_s=1.0).lasting(), tmp_path, "bench embed")
     with pytest.raises(ZeroskipError, match="holds a comparison with lines = 1000, not 7"):
-        check_folder(replace(settings, lines=7).lasting(), tmp_path)
+        check_folder(replace(settings, lines=7).lasting(), tmp_path, "bench embed")
     (tmp_path / "settings.json").rename(tmp_path / "mine.json")
     with pytest.raises(ZeroskipError, match="is not empty and holds no comparison"):
-        check_folder(settings.lasting(), tmp_path)
+        check_folder(settings.lasting(), tmp_path, "bench embed")
 
 
 # ---- the choice of a variant ----
@@ -259,7 +260,7 @@ def test_a_run_that_goes_on_repeats_nothing(tmp_path: Path) -> None:
     assert len(places) == len(set(places)) == 12
     path.write_text("{}\n" + first)
     with pytest.raises(ZeroskipError, match="line 1 of"):
-        runner.read_turns(path)
+        read_turns(path, runner.SCHEMA, runner.VERSION)
 
 
 @pytest.mark.usefixtures("stand_ins")

@@ -76,7 +76,7 @@ def onnx_int8_variants(dense: Dense) -> list[Variant]:
         for (kind, (weight_type, reduced)), scale in product(kinds.items(), ("column", "tensor")):
             target = dense.folder / f"int8-{graph}-{kind.replace(' ', '-')}-{scale}.onnx"
             # The tool raises anything on operators that it cannot store so; the other ways stay.
-            with _silence(), contextlib.suppress(Exception):
+            with silence(), contextlib.suppress(Exception):
                 quantize_dynamic(
                     source, target, weight_type=weight_type, reduce_range=reduced, per_channel=scale == "column"
                 )
@@ -91,7 +91,7 @@ def openvino_variants(dense: Dense) -> list[Variant]:
     import openvino
 
     target = dense.folder / "dense.xml"
-    with _silence():
+    with silence():
         model = openvino.convert_model(str(dense.folder / "dense.onnx"))
         openvino.save_model(model, str(target), compress_to_fp16=False)
     return _openvino(dense, target, "float32", {"precision": "f32"})
@@ -106,7 +106,7 @@ def openvino_int8_variants(dense: Dense) -> list[Variant]:
     target = dense.folder / "int8.xml"
     source = openvino.Core().read_model(str(dense.folder / "dense.xml"))
     feeds = list(_feeds(dense))
-    with _silence():
+    with silence():
         try:
             made = nncf.quantize(
                 source, nncf.Dataset(feeds), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(feeds)
@@ -147,7 +147,7 @@ def _feeds(dense: Dense) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Converters print their progress; what goes wrong they raise."""
     root = logging.getLogger()
     before = root.level

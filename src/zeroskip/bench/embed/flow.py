@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..._errors import DamagedFile, InvalidArgument
 from ...io import MANIFEST
 from .. import machine
+from ..resume import SETTINGS, check_folder, read_json
 from ..webpage import write_text
 from .entries import Entry
 from .prepare import dense_model, entries, ground, inputs
@@ -23,14 +23,8 @@ from .trial import MIXED_BATCHES, Trial, choose
 
 Progress = Callable[[str, int, int], None]
 Say = Callable[[str], None]
-SETTINGS, PREPARED, TURNS, ROWS, PAGE, FILES = (
-    "settings.json",
-    "prepared.json",
-    "turns.jsonl",
-    "rows.jsonl",
-    "report.html",
-    "files",
-)
+WHO = "bench embed"
+PREPARED, TURNS, ROWS, PAGE, FILES = "prepared.json", "turns.jsonl", "rows.jsonl", "report.html", "files"
 TRIAL_LINES = 64
 
 
@@ -75,38 +69,15 @@ def identity(settings: EmbedSettings, lines: Sequence[str]) -> dict[str, Any]:
     return {**settings.lasting(), "content": found.hexdigest()}
 
 
-def check_folder(wanted: Mapping[str, Any], out: Path) -> None:
-    """Refuse a folder that is not empty, unless it holds the comparison that `identity` tells.
-
-    Raises:
-        InvalidArgument: If it holds something else; names what differs.
-    """
-    path = out / SETTINGS
-    if path.is_file():
-        before = _read(path)
-        differing = [name for name in wanted if before.get(name) != wanted[name]]
-        if differing:
-            name = differing[0]
-            raise InvalidArgument(
-                f"bench embed: {out} holds a comparison with {name} = {before.get(name)!r}, not {wanted[name]!r}; "
-                "choose another folder, or the same settings to go on."
-            )
-        return
-    if out.is_dir() and any(out.iterdir()):
-        raise InvalidArgument(f"bench embed: {out} is not empty and holds no comparison; choose another folder.")
-    if out.exists() and not out.is_dir():
-        raise InvalidArgument(f"bench embed: {out} is a file; choose a folder.")
-
-
 def _prepared(settings: EmbedSettings, out: Path, say: Say, progress: Progress) -> Mapping[str, Any]:
     """What prepared.json holds; made where it is not there. Nothing is written before all that was given fits."""
     path = out / PREPARED
     given = inputs(settings)
     wanted = identity(settings, given.lines)
-    check_folder(wanted, out)
+    check_folder(wanted, out, WHO)
     if path.is_file():
         say(f"going on in {out}: engines are prepared")
-        return _read(path)
+        return read_json(path, WHO)
     progress("preparing", 0, 1)
     loaded, single = dense_model(settings, given)
     out.mkdir(parents=True, exist_ok=True)
@@ -145,17 +116,9 @@ def _tried(made: Sequence[Entry], trial: Trial, progress: Progress) -> list[Entr
     def tried(entry: Entry) -> Entry:
         path = trial.folder / f"tried-{entry.key.replace(':', '-')}.json"
         if path.is_file():
-            return Entry.from_json(_read(path))
+            return Entry.from_json(read_json(path, WHO))
         chosen = choose(entry, trial, step)
         write_text(path, json.dumps(chosen.as_json(), indent=1, allow_nan=False) + "\n")
         return chosen
 
     return [tried(entry) for entry in made]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DamagedFile(f"bench embed: {path} cannot be read ({error}); remove the folder and begin again.") from None
-    return found

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..._errors import DamagedFile
+from ..process import Worker, WorkerFailed, free_bytes, quiet
+from ..resume import read_turns
 from ..timer import Samples
 from .entries import Entry
-from .process import Worker, WorkerFailed, command, free_bytes, quiet
 from .settings import MIXED, SINGLE, START, EmbedSettings, batch_of
-from .trial import check, start
+from .trial import check, command, start
 
 Progress = Callable[[str, int, int], None]
 Turn = dict[str, Any]
@@ -104,7 +104,7 @@ def run_turns(
         turns_file: Where turns are, one a line; new ones are written as soon as they are there.
         progress: Called with (stage, done, total).
     """
-    done = read_turns(turns_file)
+    done = read_turns(turns_file, SCHEMA, VERSION)
     known = {(turn["row"], turn["threads"], turn["case"], turn["round"]) for turn in done}
     failed = {(turn["row"], turn["threads"], turn["case"]) for turn in done if turn["reason"]}
     slots = [Slot(entry, threads) for entry in entries if entry.status == "ok" for threads in settings.threads]
@@ -189,28 +189,3 @@ def _start(pool: Pool, slot: Slot, folder: Path, *, memory: bool) -> Turn:
         return {"start_s": started, **worker.ask("memory")}
     finally:
         worker.close()
-
-
-def read_turns(path: Path) -> list[Turn]:
-    """The turns of an earlier run. A last line that was cut off is left out, and off the file.
-
-    Raises:
-        DamagedFile: If a line in between is no turn.
-    """
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    found: list[Turn] = []
-    for number, line in enumerate(lines[:-1], 1):
-        try:
-            turn = json.loads(line)
-            if (turn["schema"], turn["schema_version"]) != (SCHEMA, VERSION):
-                raise ValueError(f"schema is {turn['schema']} {turn['schema_version']}")
-            found.append(turn)
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedFile(
-                f"bench embed: line {number} of {path} is no turn ({error}); remove the folder."
-            ) from None
-    if lines[-1]:
-        path.write_text("".join(f"{line}\n" for line in lines[:-1]), encoding="utf-8")
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import quality
+from ..process import Worker, WorkerFailed
 from .entries import CHECK_LINES, EXACT, Entry, Variant
-from .process import Worker, WorkerFailed, command
 from .texts import folder_bytes
 
 Float32 = npt.NDArray[np.float32]
@@ -43,6 +44,11 @@ class Trial:
     mixed_batches: Sequence[int]
     threads: int
     limit_s: float
+
+
+def command(python: str | None = None) -> list[str]:
+    """What starts a worker, with this Python or another one."""
+    return [python or sys.executable, str(Path(__file__).resolve().parent / "worker")]
 
 
 def start(entry: Entry, chosen: Variant, *, threads: int, limit_s: float) -> Worker:

@@ -1,4 +1,4 @@
-"""Orders in, answers out. An order that fails is answered with `error`, and the process lives on.
+"""What the orders do.
 
 | order | fields | answer |
 | --- | --- | --- |
@@ -14,20 +14,15 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from . import orders
 from .engines import ENGINES, Engine
-
-Order = Mapping[str, Any]
-Answer = dict[str, Any]
+from .orders import Answer, Order
 
 
 class Server:
@@ -37,22 +32,21 @@ class Server:
         self._engine: Engine | None = None
         self._texts: list[str] = []
 
-    def answer(self, order: Order) -> Answer:
-        """Do what an order says."""
-        handlers: dict[str, Callable[[Order], Answer]] = {
+    @property
+    def handlers(self) -> Mapping[str, Callable[[Order], Answer]]:
+        """What does each order."""
+        return {
             "load": self._load,
             "texts": self._read,
             "embed": self._embed,
             "ready": self._ready,
             "run": self._run,
-            "memory": _memory,
         }
-        return handlers[order["order"]](order)
 
     def _load(self, order: Order) -> Answer:
         start = time.perf_counter()
         self._engine = ENGINES[order["engine"]](order["spec"])
-        return {"load_s": time.perf_counter() - start, "version": _version(order["engine"])}
+        return {"load_s": time.perf_counter() - start, "version": orders.version(order["engine"])}
 
     def _read(self, order: Order) -> Answer:
         self._texts = json.loads(Path(order["file"]).read_text(encoding="utf-8"))
@@ -93,36 +87,6 @@ def _chunks(texts: Sequence[str], batch: int) -> list[Sequence[str]]:
     return [texts[start : start + batch] for start in range(0, len(texts), batch)]
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _memory(order: Order) -> Answer:
-    found: Answer = {"resident_bytes": None, "peak_bytes": None}
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return found
-    for name, key in (("VmRSS:", "resident_bytes"), ("VmHWM:", "peak_bytes")):
-        found[key] = next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)
-    return found
-
-
 def serve() -> None:
-    """Answer until standard input ends. What an engine prints goes to standard error; standard output holds answers."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    server = Server()
-    for line in sys.stdin:
-        order = json.loads(line)
-        if order["order"] == "quit":
-            return
-        try:
-            answer = server.answer(order)
-        except Exception as error:  # an engine raises anything; who asked makes a row of it
-            answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+    """Answer until standard input ends."""
+    orders.serve(Server().handlers)

@@ -7,7 +7,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -15,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-WORKER = Path(__file__).resolve().parent / "worker"
 QUIET_MAX_S = 1.0
 _END_S = 10.0
 
@@ -116,11 +114,6 @@ class Worker:
         self._words.seek(0)
         lines = [line.strip() for line in self._words.read().splitlines() if line.strip()]
         return f" ({lines[-1][:200]})" if lines else ""
-
-
-def command(python: str | None = None) -> list[str]:
-    """What starts a worker, with this Python or another one."""
-    return [python or sys.executable, str(WORKER)]
 
 
 def environment(threads: int) -> Mapping[str, str]:

@@ -1,0 +1,5 @@
+"""`python -m zeroskip.bench.model.worker`."""
+
+from .loop import serve
+
+serve()
