@@ -1,6 +1,7 @@
 // Dense matrices, and block-sparse ones whose blocks have a multiple of four rows. Rows go in fours, entry after entry
-// [column][4]: one vector of X serves four rows, and twelve accumulators hide the latency. A strip of lanes (24 in AVX2) goes
-// through all quads of a task before the next. The columns of a dense matrix that fill three quarters of L1 are copied together
+// [column][4]: one vector of X serves four rows, and twelve accumulators hide the latency; of one vector of lanes two quads go
+// together, for four sums would wait for each other. Panels are cut into even strips (24 lanes at most in AVX2; 32 are 16 and
+// 16), and a strip goes through all quads of a task before the next. The columns of a dense matrix that fill three quarters of L1 are copied together
 // for it: as they lie in a panel, rows are 256 bytes apart and share half of the sets, and fewer would fit (12 % of the time on
 // Zen 3). A sparse one takes X from where it lies, as many columns as hold about 160 stored ones, so that beginning and
 // ending a quad costs little; copied too, it was no faster at 40 % of the columns and slower below.
@@ -42,6 +43,12 @@ int64_t wide_block(const Source& s) {
 
 // Columns of a strip of lanes that fill three quarters of L1.
 int64_t l1_block(int64_t lanes) { return std::clamp<int64_t>(cpu().l1d_bytes * 3 / 4 / (lanes * 4), 64, 512) / 8 * 8; }
+
+// Lanes of a strip where a panel is cut as evenly as eights allow: 32 lanes as 16 and 16, not as 24 and 8.
+int64_t even_strip(int64_t width, int64_t most) {
+  const int64_t strips = (width + most - 1) / most;
+  return ((width + strips - 1) / strips + 7) / 8 * 8;
+}
 
 // Columns of the quad's blocks in order: with four rows a quad never straddles two block rows.
 void list_columns(QuadMatrix& a, const Source& s) {
@@ -123,6 +130,33 @@ void run_one_lane(const QuadMatrix& a, const Micro& micro, const float* x, float
   });
 }
 
+// Dense, two to four lanes of the one panel there is: little more than reading the values. Columns go in blocks, so that L1
+// holds those of x while all rows of a task pass.
+void run_few_lanes(const QuadMatrix& a, const Micro& micro, const float* x, int64_t lanes, Output y, const Epilogue& e,
+                   Pool& pool) {
+  constexpr int64_t kQuadsATask = 16, kColumns = 512, kSums = 4 * kFewLanes;
+  const int64_t width = panel_width(lanes, 0), bytes = value_bytes(a.type);
+  pool.parallel((a.quads + kQuadsATask - 1) / kQuadsATask, [&](int64_t task, int) {
+    const int64_t begin = task * kQuadsATask, end = std::min(a.quads, begin + kQuadsATask);
+    float sums[(kQuadsATask + 1) * kSums] = {0};  // an odd last quad goes with itself; its second sums are nobody's
+    for (int64_t k = 0; k < a.cols; k += kColumns) {
+      const int64_t n = std::min(kColumns, a.cols - k);
+      for (int64_t q = begin; q < end; q += 2) {
+        const uint8_t* values = a.values.data() + 4 * (q * a.cols + k) * bytes;
+        const uint8_t* next = q + 1 < end ? values + 4 * a.cols * bytes : values;
+        micro.quads_few(values, next, a.type, n, x + k * width, width, sums + (q - begin) * kSums);
+      }
+    }
+    const int64_t row = 4 * begin, rows = std::min(a.rows, 4 * end) - row;
+    const YTile tile = tile_of(y, e.residual, a.rows, row, 0, width);
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* own = sums + r / 4 * kSums + r % 4;
+      for (int64_t t = 0; t < width; ++t) tile.y[r * tile.ldy + t] = t < kFewLanes ? own[4 * t] : 0.0f;
+    }
+    finish_tile(micro.finish, tile, row, rows, width, e);
+  });
+}
+
 }  // namespace
 
 std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueType type, Isa isa) {
@@ -149,6 +183,7 @@ void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, co
   const auto& a = static_cast<const QuadMatrix&>(packed);
   const Micro& micro = micro_of(a.kernel->isa);
   if (lanes == 1) return run_one_lane(a, micro, x, y.data, e, pool);
+  if (lanes <= kFewLanes && !a.indexed) return run_few_lanes(a, micro, x, lanes, y, e, pool);
   const RowBlocks blocks(a.rows, kQuadRows, 4);
   const int64_t panels = panel_count(lanes);
   const int64_t group = a.type == ValueType::f32 ? 1 : panels_a_task(panels, blocks.count, pool.available(), 8);
@@ -179,13 +214,22 @@ void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, co
         const int64_t first = kb * a.col_block;
         const float* xs = x + p * kPanel * a.cols + first * width;
         const bool copies = copied_floats && width > micro.quad_lanes;
-        for (int64_t lane = 0; lane < width; lane += micro.quad_lanes) {
-          const int64_t strip = std::min(micro.quad_lanes, width - lane);
+        const int64_t most = even_strip(width, micro.quad_lanes);
+        for (int64_t lane = 0; lane < width; lane += most) {
+          const int64_t strip = std::min(most, width - lane);
+          const bool twos = !a.indexed && strip <= micro.two_quads_lanes;
           if (copies) copy_rows(xs + lane, width, std::min(a.cols - first, a.col_block), strip, copied, strip);
           for (int64_t r = begin; r < end; r += 4) {
             const YTile tile = tile_of(y, e.residual, a.rows, r, p, width);
             const int64_t start = a.col_blocks ? a.start(r / 4, kb) : 0;
             const int64_t n = a.col_blocks ? a.stop(r / 4, kb) - start : 0;
+            if (twos && r + 8 <= std::min(end, a.rows)) {
+              const float* const* two = quad_values + (r - begin) / 4;
+              micro.two_quads(two[0], two[1], n, copies ? copied : xs + lane, copies ? strip : width, strip, tile.y + lane,
+                              tile.ldy, kb == 0);
+              r += 4;
+              continue;
+            }
             micro.quad(quad_values[(r - begin) / 4], a.indexed ? a.indices.data() + start : nullptr, n,
                        copies ? copied : xs + lane, copies ? strip : width, strip, tile.y + lane, tile.ldy,
                        std::min<int64_t>(4, a.rows - r), kb == 0);

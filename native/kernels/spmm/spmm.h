@@ -40,6 +40,7 @@ struct RowsView {
 };
 
 constexpr int64_t kSumLanes = 8;
+constexpr int64_t kFewLanes = 4;
 constexpr int64_t kAhead = 8;  // indices that a quad reads beyond its own, to prefetch
 
 // rows x width of y: act(y + bias[row]) + residual.
@@ -64,8 +65,15 @@ struct Micro {
   void (*quad)(const float* a, const uint16_t* indices, int64_t n, const float* x, int64_t stride, int64_t lanes, float* y,
                int64_t ldy, int64_t valid, bool first);
   int64_t quad_lanes;
+  // Eight rows, two quads of a dense matrix, times at most two_quads_lanes lanes.
+  void (*two_quads)(const float* a, const float* b, int64_t n, const float* x, int64_t stride, int64_t lanes, float* y,
+                    int64_t ldy, bool first);
+  int64_t two_quads_lanes;
   // The same for one lane, a in its stored type; adds to sums[4].
   void (*quad_one)(const void* a, ValueType type, const uint16_t* indices, int64_t n, const float* x, float* sums);
+  // Two quads of a dense matrix for up to kFewLanes lanes of a panel, whose rows are `stride` floats apart; values in their
+  // stored type; adds to sums[quad][lane][4].
+  void (*quads_few)(const void* a, const void* b, ValueType type, int64_t n, const float* x, int64_t stride, float* sums);
   // The set bits of a mask as column numbers; may write 8 bytes past the end it returns.
   uint8_t* (*expand_bits)(const uint8_t* mask, int64_t bytes, uint8_t* out);
   // Positions of four bits (cells.cc says in which order) on top of base[i], the first column of entry i's group; may write

@@ -21,8 +21,8 @@ examples:
 
 The model is pruned and compiled here at each level and value type; blocks are dropped by their influence; rivals build
 the dense model with their own tools (pip install openvino nncf onnxruntime-genai onnx-ir llama-cpp-python; what is
-missing is listed). Each engine is checked against torch on the same weights before it is timed. docs/bench-model.md says
-how everything is measured. The folder gets report.html and rows.jsonl, and a run that was interrupted goes on.
+missing is listed). Each engine is checked against torch on the same weights before it is timed; docs/bench-model.md has
+the method. The folder gets report.html and rows.jsonl, and a run that was interrupted goes on where it was.
 """
 
 

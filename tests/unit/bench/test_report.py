@@ -152,7 +152,9 @@ def test_speed_up_repaid_and_winners() -> None:
     assert lines[OURS] == [(pytest.approx(0.925), pytest.approx(2.25), pytest.approx(4.0), pytest.approx(4.0))]
     assert lines[RIVAL][0][2] == pytest.approx(2.0)
     assert figure(rows, "repaid-spmm").data[OURS] == ([3, 7], 1)
-    won = figure(rows, "winners-spmm").data["cells"][128, "90-95 %"]
+    data = figure(rows, "winners-spmm").data
+    won = data["cells"][128, "90-95 %"]
+    assert data["counts"][128, "90-95 %"] == 3
     assert won == {OURS: pytest.approx(2 / 3), RIVAL: pytest.approx(1 / 3)}
 
 
@@ -160,6 +162,13 @@ def test_roofline_counts_useful_operations_over_true_bytes() -> None:
     data = figure(cell("a"), "roofline").data
     assert data["points"] == [(2 * 1000 * 128 / 500, pytest.approx(2.56), "dlmc")]
     assert (data["peak"], data["bandwidth"]) == (100.0, 10.0)
+
+
+def test_per_cent_of_peak_counts_useful_operations_of_the_best() -> None:
+    boxes = figure([*cell("a"), *cell("b", n=32)], "peak").data
+    assert [(box.place, box.hue) for box in boxes] == [("dlmc", "N = 32"), ("dlmc", "N = 128")]
+    assert boxes[1].values == [pytest.approx(2.56)]
+    assert figure(cell("a", peak_gflops=None), "peak").missing is not None
 
 
 def test_rows_without_a_bandwidth_are_no_roofline() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import tempfile
@@ -180,6 +181,7 @@ def compress_openvino(source: Path, path: Path, values: str) -> Path:
     import nncf
     import openvino
 
+    nncf.set_log_level(logging.ERROR)
     modes = nncf.CompressWeightsMode
     with silence():
         model = openvino.Core().read_model(str(source))

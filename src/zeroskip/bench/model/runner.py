@@ -16,9 +16,9 @@ from .settings import CHECK_TOKENS, ModelSettings
 
 Progress = Callable[[str, int, int], None]
 SCHEMA, VERSION = "zeroskip.bench.model.turn", 1
-# Of the tokens that steps drew, this share must be what a pass over all tokens at once finds likeliest: rounding of x
-# and of keys moves near ties, a wrong cache moves nearly all.
-LEAST_SAME = 0.8
+# Of the tokens that steps drew, this share must be among the five likeliest of a pass over all tokens at once: rounding
+# of x and of keys moves near ties, a wrong cache moves nearly all.
+LEAST_LIKELY = 0.8
 _FIRST_REPEATS = 3
 
 
@@ -92,8 +92,9 @@ def _measure(worker: Worker, entry: Entry, settings: ModelSettings, folder: Path
             f"wrong result: mean divergence from torch on the same weights is {checked['kl']:.2g}, "
             f"{entry.most_kl:g} is allowed"
         )
-    if not checked["same"] >= LEAST_SAME:
-        raise WorkerFailed(f"wrong result: decoding agrees with whole passes in {checked['same']:.0%} of its tokens")
+    if not checked["likely"] >= LEAST_LIKELY:
+        found = f"{checked['likely']:.0%} of the decoded tokens are likely to a pass over all at once"
+        raise WorkerFailed(f"wrong result: {found}, {LEAST_LIKELY:.0%} must be")
     worker.ask("settle")
     found: dict[str, Any] = {"check": checked, "decode_s": {}}
     found["first_s"] = worker.ask("first", ids=ids, prompt=settings.prompt, repeat=_FIRST_REPEATS)["times_s"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from .figures import Box, Figure
 Paint = Callable[[str], str]
 
 _KNOWN = {BELOW: SPARSE, ABOVE: POOR, BY_OURS: SPARSE, BY_RIVAL: POOR, BY_DENSE: TORCH}
-_OTHERS = (SPARSE, POOR, TORCH, DENSE, INK, ONNX)
+_OTHERS = (DENSE, SPARSE, INK, MUTED, ONNX, TORCH)  # none that means somebody elsewhere, at first
 HEIGHT_IN = 4.2
 
 
@@ -58,6 +59,8 @@ def _boxes(axes: Any, figure: Figure, paint: Paint) -> None:
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.set_xscale("log")
+    if figure.mark is not None:
+        axes.axvline(figure.mark, color=paint(TORCH), linewidth=1.4, linestyle="--", zorder=0.5)
     _plain_numbers(axes.xaxis)
     axes.set_xlabel(figure.axis)
     light_grid(axes, "x")
@@ -73,6 +76,8 @@ def _one_box(axes: Any, box: Box, at: float, colour: str, paint: Paint) -> None:
     stats = _five(box.values)
     shown = [{"med": stats[2], "q1": stats[1], "q3": stats[3], "whislo": stats[0], "whishi": stats[4], "fliers": []}]
     line = {"color": colour, "linewidth": 1.2}
+    if stats[0] == stats[4]:  # a box of one value would be a line
+        axes.plot([stats[2]], [at], marker="o", markersize=6, color=colour)
     axes.bxp(
         shown,
         positions=[at],
@@ -133,6 +138,8 @@ def _heat(axes: Any, figure: Figure, paint: Paint) -> None:
             axes.add_patch(square)
             rest = max(((share, side) for side, share in shares.items() if side != BY_OURS), default=None)
             axes.text(x, y - 0.08, f"{won:.0%}", ha="center", va="center", fontsize=12, color=paint(INK))
+            count = f"of {data['counts'][width, place]}"
+            axes.text(x + 0.44, y - 0.36, count, ha="right", va="center", fontsize=7, color=paint(INK))
             if rest is not None and rest[0] > 0:
                 axes.text(x, y + 0.26, rest[1], ha="center", va="center", fontsize=7, color=paint(INK))
     axes.set_xticks(range(len(data["places"])), data["places"])
@@ -207,11 +214,15 @@ def _legend(axes: Any, colours: Mapping[str, str]) -> None:
 
 
 def _plain_numbers(axis: Any) -> None:
-    """Ticks at 1, 2, 5 of each power of ten, written out."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """Ticks written out: at 1, 2, 5 of each power of ten, at powers alone over many, evenly within one."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
-    axis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
+    low, high = axis.get_view_interval()
+    spans = math.log10(high / low) if low > 0 else 1.0
+    steps = (1.0, 2.0, 5.0) if spans <= 3.5 else (1.0,)
+    axis.set_major_locator(MaxNLocator(6) if spans < 0.7 else LogLocator(subs=steps, numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:,.10g}"))
+    axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
 
 

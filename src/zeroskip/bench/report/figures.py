@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .data import BINS, DENSE, OURS, RIVAL, Point, Row, bin_of, implementation, points
@@ -38,6 +38,7 @@ class Figure:
         rows: How many cells are in it.
         missing: What is not there that the figure would need; None where all is.
         axis: Of the values.
+        mark: A value that the others are read against, drawn as a line.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Figure:
     rows: int
     missing: str | None = None
     axis: str = "GFLOP/s"
-    labels: Mapping[str, str] = field(default_factory=dict)
+    mark: float | None = None
 
 
 def all_figures(rows: Sequence[Row]) -> list[Figure]:
@@ -61,6 +62,7 @@ def all_figures(rows: Sequence[Row]) -> list[Figure]:
         here = points(rows, op)
         found += [speedups(here, op), winners(here, op), repaid(here, op)]
     found.append(roofline(points(rows, "spmm")))
+    found.append(peaks(points(rows, "spmm")))
     found.append(headroom(rows))
     return found
 
@@ -135,7 +137,7 @@ def speedups(here: Sequence[Point], op: str) -> Figure:
 def winners(here: Sequence[Point], op: str) -> Figure:
     """Who is fastest, by share of zeros and width.
 
-    Data: {"places": bins, "rows": widths, "cells": {(width, bin): {winner: share}}}.
+    Data: {"places": bins, "rows": widths, "cells": {(width, bin): {winner: share}}, "counts": {the same: matrices}}.
     """
     counts: dict[tuple[int, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for point in here:
@@ -146,10 +148,16 @@ def winners(here: Sequence[Point], op: str) -> Figure:
     cells = {
         key: {side: number / sum(found.values()) for side, number in found.items()} for key, found in counts.items()
     }
-    data = {"places": [_name(*one) for one in BINS], "rows": sorted({key[0] for key in counts}), "cells": cells}
-    count = sum(sum(found.values()) for found in counts.values())
+    totals = {key: sum(found.values()) for key, found in counts.items()}
+    data = {
+        "places": [_name(*one) for one in BINS],
+        "rows": sorted({key[0] for key in counts}),
+        "cells": cells,
+        "counts": totals,
+    }
+    count = sum(totals.values())
     missing = None if count else f"no {op} rows with rivals"
-    says = "The share of matrices on which ours is the fastest of all, and who has most of the rest."
+    says = "The share of matrices on which ours is the fastest of all, of how many, and who has most of the rest."
     return Figure(f"winners-{op}", f"Who wins where: {op}", says, "heat", data, count, missing, "share won")
 
 
@@ -203,7 +211,18 @@ def headroom(rows: Iterable[Row]) -> Figure:
     boxes = _collect(found)
     says = "The same kernel on a matrix of the same counts with perfect locality: how much faster it is there."
     missing = None if boxes else "no oracle rows: a suite with oracle = true"
-    return Figure("headroom", "Headroom of locality", says, "boxes", boxes, len(found), missing, "times as fast")
+    return Figure("headroom", "Headroom of locality", says, "boxes", boxes, len(found), missing, "times as fast", 1.0)
+
+
+def peaks(here: Sequence[Point]) -> Figure:
+    """Share of the measured peak that the best sparse product of each matrix reaches, useful operations alone."""
+    known = [(p, p.best) for p in here if p.best is not None and p.best.get("peak_gflops")]
+    boxes = _collect(
+        (p.group, f"N = {row['n']}", 100 * float(row["gflops"]) / float(row["peak_gflops"])) for p, row in known
+    )
+    says = "Useful operations of the best sparse product, in per cent of what the processor was measured to reach."
+    missing = None if boxes else "no rows with peaks"
+    return Figure("peak", "Per cent of peak", says, "boxes", boxes, len(known), missing, "% of measured peak", 100.0)
 
 
 def share_of_peak(here: Sequence[Point], group: str) -> float | None:
