@@ -419,7 +419,7 @@ def test_functions_are_not_hidden_by_modules_of_their_name():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-@pytest.mark.parametrize(("model", "smallest"), [(small.bert, 4), (small.llama, 1)])
-def test_an_encoder_is_measured_from_four_tokens_on_and_a_decoder_from_one(model, smallest):
+@pytest.mark.parametrize(("model", "sizes"), [(small.bert, (4, 16, 256)), (small.llama, (1, 4, 16, 256))])
+def test_an_encoder_is_measured_from_four_tokens_on_and_a_decoder_from_one(model, sizes):
     plan = zeroskip.compile(model(), tokenizer=small.word_tokenizer(), budget_s=0.1).plan
-    assert {tuple(choice.n for choice in layer.choices) for layer in plan} == {(smallest, 16, 256)}
+    assert {tuple(choice.n for choice in layer.choices) for layer in plan} == {sizes}

@@ -39,7 +39,9 @@ def add_parser(kinds: Any) -> None:
     what = parser.add_argument_group("what is compared (lists are separated by commas)")
     what.add_argument("--sparsity", type=fractions, metavar="S,...", help="levels that it is pruned to (0.5)")
     what.add_argument("--method", default="sparsegpt", help="of pruning (sparsegpt)")
-    what.add_argument("--values", type=names, metavar="TYPE,...", help="of our weights (float16,int8,int4)")
+    what.add_argument(
+        "--values", type=names, metavar="TYPE,...", help="of our weights, as int8 or int8/32 (float16,int8,int4)"
+    )
     what.add_argument(
         "--depth", type=positives, metavar="N,...", help="blocks that a smaller model keeps (80 %% of them)"
     )

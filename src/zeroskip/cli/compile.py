@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-sizes",
         type=positives,
         metavar="N,...",
-        help="tokens at a time to measure for (1,16,256; encoders 4,16,256)",
+        help="tokens at a time to measure for (1,4,16,256; encoders 4,16,256)",
     )
     how.add_argument("--optimize", choices=("balanced", "speed", "memory"), default="balanced", help="what to aim at")
     how.add_argument("--kernels", type=names, metavar="NAME,...", help="sparse kernels to choose from (all)")

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 Float32 = npt.NDArray[np.float32]
 
-# Tokens at a time to measure for. An encoder never sees one: a text has two special tokens at least.
-BATCH_SIZES = (1, 16, 256)
+# Tokens at a time to measure for: of a decoder 4 stands for a few sequences, where dense kernels are at their best. An
+# encoder never sees one: a text has two special tokens at least.
+BATCH_SIZES = (1, 4, 16, 256)
 ENCODER_BATCH_SIZES = (4, 16, 256)
 # A model whose weights take less than this share of the last cache keeps them there between tokens.
 _CACHED_SHARE = 0.75
@@ -72,7 +73,7 @@ def compile(
             scale for each token, and multiply in integers; "float32" does not. "bfloat16" is for bfloat16 weights, and
             lets kernels round x to bfloat16 (AMX). "int16" lets sparse kernels multiply in fixed point of 16 bits,
             weights of any type, which costs far less than int8. By default x of other weights is as it comes.
-        batch_sizes: Tokens at a time to measure for; None: 4, 16 and 256 of an encoder, 1, 16 and 256 of others.
+        batch_sizes: Tokens at a time to measure for; None: 4, 16 and 256, and 1 but of an encoder.
         optimize: "balanced" packs a layer once for all batch sizes, again where that would lose to dense;
             "speed" packs whatever is fastest at each; "memory" packs the smallest that is not slower than dense.
         kernels: Names of the sparse kernels to choose from; None for all. Dense ones are always measured.

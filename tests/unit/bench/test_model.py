@@ -62,6 +62,8 @@ def rows_of(*found: tuple[str, float, float, float]) -> list[dict[str, Any]]:
     [
         ({"engines": ("tensorrt",)}, "tensorrt"),
         ({"values": ()}, "nothing"),
+        ({"values": ("int8/x",)}, "int8/x"),
+        ({"values": ("int8/7",)}, "group is 7"),
         ({"sparsity": (1.5,)}, "1.5"),
         ({"windows": 0}, "windows"),
         ({"batches": ()}, "batch"),

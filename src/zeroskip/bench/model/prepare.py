@@ -27,7 +27,7 @@ from ..webpage import write_text
 from . import artefacts
 from .depth import influences, without_blocks
 from .entries import MOST_KL, Entry
-from .settings import CHECK_TOKENS, ModelSettings
+from .settings import CHECK_TOKENS, ModelSettings, values_and_group
 
 Progress = Callable[[str, int, int], None]
 Build = Callable[[], Entry]
@@ -166,7 +166,7 @@ def entries(ground: Ground) -> list[Entry]:
     found = []
     for done, (key, build) in enumerate(builds):
         ground.progress("preparing", done, len(builds))
-        path = ground.folder / f"entry-{key.replace(':', '-')}.json"
+        path = ground.folder / f"entry-{file_name(key)}.json"
         if path.is_file():
             found.append(Entry.from_json(read_json(path, "bench model")))
             continue
@@ -235,6 +235,11 @@ def _pruned(ground: Ground, level: float) -> LoadedModel:
     return pruned
 
 
+def file_name(key: str) -> str:
+    """A row's key as a part of a file's name."""
+    return key.replace(":", "-").replace("/", "-")
+
+
 def _own_key(values: str, label: str) -> str:
     return ":".join(filter(None, ("zeroskip", values, label)))
 
@@ -242,9 +247,10 @@ def _own_key(values: str, label: str) -> str:
 def _own(ground: Ground, values: str, model: _Once, label: str, words: str) -> Entry:
     """A model compiled in a value type, and saved."""
     key = _own_key(values, label)
-    folder = ground.folder / key.replace(":", "-")
+    folder = ground.folder / file_name(key)
     if not folder.is_dir():
-        runtime.compile(model.value, values=values, threads=ground.settings.threads).save(folder)
+        dtype, group = values_and_group(values)
+        runtime.compile(model.value, values=dtype, group=group, threads=ground.settings.threads).save(folder)
     return _compiled(ground, folder, model.value, key, f"{words}, compiled in {values}")
 
 
@@ -262,7 +268,7 @@ def _compiled(ground: Ground, folder: Path, loaded: LoadedModel, key: str, how: 
     model = runtime.load(folder)
     if not isinstance(model, CompiledModel) or model.kind != "decoder":
         raise InvalidArgument(f"bench model: {folder} is no compiled language model; pass one.")
-    expected = ground.folder / f"expected-{key.replace(':', '-')}.npy"
+    expected = ground.folder / f"expected-{file_name(key)}.npy"
     np.save(expected, TorchDecoder(saved.with_saved_weights(loaded, folder)).logits(ground.ids[:CHECK_TOKENS]))
     weights = sum(layer.shape[0] * layer.shape[1] for layer in model.plan)
     zeros = sum(layer.sparsity * layer.shape[0] * layer.shape[1] for layer in model.plan)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._errors import InvalidArgument
+from ...runtime.values import check_values
 
 ENGINES = ("zeroskip", "torch", "onnxruntime", "openvino", "llamacpp")
 VALUES = ("float32", "bfloat16", "float16", "int8", "int4")
@@ -26,7 +27,7 @@ class ModelSettings:
         sparsity: Levels that it is pruned to here.
         method: Of pruning.
         calibration: Text that pruning looks at: a name or a path.
-        values: Value types of our weights, dense and sparse.
+        values: Value types of our weights, dense and sparse; `int8/32` has a scale for 32 columns, int8 one a row.
         depth: Numbers of layers that a smaller model keeps; None is four fifths.
         engines: Some of `ENGINES`.
         text: What quality is measured on: a name or a path.
@@ -64,7 +65,9 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         _among("engines", self.engines, ENGINES)
-        _among("values", self.values, VALUES)
+        _among("values", [item.partition("/")[0] for item in self.values], VALUES)
+        for item in self.values:
+            check_values(*values_and_group(item), None)
         for level in self.sparsity:
             if not 0 < level < 1:
                 raise InvalidArgument(
@@ -92,6 +95,18 @@ class ModelSettings:
             del found[name]
         found["compiled"] = [str(folder.resolve()) for folder in self.compiled]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def values_and_group(item: str) -> tuple[str, int | None]:
+    """A value type, and how many columns share a scale: None for the type's own.
+
+    Raises:
+        InvalidArgument: If behind the slash is no number.
+    """
+    name, slash, group = item.partition("/")
+    if slash and not group.isdigit():
+        raise InvalidArgument(f"bench model: values has {item!r}; write a type, or with a group as in int8/32.")
+    return name, int(group) if slash else None
 
 
 def _among(name: str, given: Sequence[str], known: Sequence[str]) -> None:
