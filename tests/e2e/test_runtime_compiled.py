@@ -423,3 +423,16 @@ def test_functions_are_not_hidden_by_modules_of_their_name():
 def test_an_encoder_is_measured_from_four_tokens_on_and_a_decoder_from_one(model, sizes):
     plan = zeroskip.compile(model(), tokenizer=small.word_tokenizer(), budget_s=0.1).plan
     assert {tuple(choice.n for choice in layer.choices) for layer in plan} == {sizes}
+
+
+def test_sequences_that_run_together_get_what_each_gets_alone():
+    model = zeroskip.compile(small.llama(), tokenizer=small.word_tokenizer(), values="float32", **small.OPTIONS)
+    sequences = [np.array(ids, dtype=np.int32) for ids in ([4, 5, 6], [7], [8, 9, 10, 11, 12])]
+    alone, together = ([model.new_cache(20) for _ in sequences] for _ in range(2))
+    for step in range(3):
+        given = sequences if step == 0 else [np.array([step + place], dtype=np.int32) for place in range(3)]
+        found = model.next_logits_of(given, together)
+        assert found.shape == (3, model.vocabulary)
+        for row, ids, cache in zip(found, given, alone, strict=True):
+            np.testing.assert_allclose(row, model.next_logits(ids, cache), atol=1e-5)
+    assert [cache.length for cache in together] == [5, 3, 7]
