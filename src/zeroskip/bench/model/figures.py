@@ -41,6 +41,9 @@ def pareto(rows: Sequence[Row], measure: Measure) -> str:
         axes.set_xlabel("divergence from the dense model in torch, nats a prediction (lower is better)")
         axes.set_ylabel(f"{measure.unit} ({'higher' if measure.more else 'lower'} is better)")
         _plain_ticks(axes, lowest, highest)
+        powers = range(round(math.log10(LEAST_KL)), math.ceil(math.log10(max(x for _, x, _ in points))) + 1)
+        axes.set_xticks([10.0**power for power in powers], [f"{10.0**power:g}" for power in powers])
+        axes.set_xticks([], minor=True)
         light_grid(axes, "both")
     return done[0]
 

@@ -37,7 +37,7 @@ def charts(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for measure in measures(rows):
         able = [row for row in rows if row["kl"] is not None and measure.value(row) is not None]
         if able:
-            names = ", ".join(row["label"] for row in front(able, measure))
+            names = "; ".join(row["label"] for row in front(able, measure))
             found.append({"title": measure.title, "front": names, "svg": figures.pareto(able, measure)})
     return found
 
