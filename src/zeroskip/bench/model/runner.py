@@ -93,8 +93,8 @@ def _measure(worker: Worker, entry: Entry, settings: ModelSettings, folder: Path
             f"{entry.most_kl:g} is allowed"
         )
     if not checked["likely"] >= LEAST_LIKELY:
-        found = f"{checked['likely']:.0%} of the decoded tokens are likely to a pass over all at once"
-        raise WorkerFailed(f"wrong result: {found}, {LEAST_LIKELY:.0%} must be")
+        share = f"{checked['likely']:.0%} of the decoded tokens are likely to a pass over all at once"
+        raise WorkerFailed(f"wrong result: {share}, {LEAST_LIKELY:.0%} must be")
     worker.ask("settle")
     found: dict[str, Any] = {"check": checked, "decode_s": {}}
     found["first_s"] = worker.ask("first", ids=ids, prompt=settings.prompt, repeat=_FIRST_REPEATS)["times_s"]
