@@ -121,9 +121,16 @@ def test_who_beats_the_best_sparse_row_is_named() -> None:
     rows = rows_of((BASE, 0, 1.0, 0.0), ("a:int4", 0, 0.2, 0.3), ("zeroskip:int8:sparse-0.5", 0.5, 0.3, 0.4))
     verdict = fronts.verdicts(rows)[0]
     assert not verdict["won"]
-    assert "zeroskip, int8, sparse-0.5 (3.33 tokens/s" in verdict["text"]
-    assert "beaten by a, int4 (5 tokens/s" in verdict["text"]
+    assert verdict["text"].startswith("beaten: zeroskip, int8, sparse-0.5 (3.33 tokens/s, perplexity 10.4,")
+    assert "by a, int4 (5 tokens/s" in verdict["text"]
     assert fronts.verdicts(rows[:2]) == []
+
+
+def test_a_lead_within_noise_is_none() -> None:
+    rows = rows_of((BASE, 0, 1.0, 0.0), ("a:int8", 0, 0.300, 0.1), ("zeroskip:int8:sparse-0.5", 0.5, 0.298, 0.4))
+    assert not any(verdict["won"] for verdict in fronts.verdicts(rows))
+    ahead = rows_of((BASE, 0, 1.0, 0.0), ("a:int8", 0, 0.300, 0.1), ("zeroskip:int8:sparse-0.5", 0.5, 0.280, 0.4))
+    assert fronts.verdicts(ahead)[0]["won"]
 
 
 def test_the_page_stands_alone_and_tells_losses() -> None:
@@ -131,7 +138,7 @@ def test_the_page_stands_alone_and_tells_losses() -> None:
     rows = rows_of((BASE, 0, 1.0, 0.0), ("a:int4", 0, 0.2, 0.3), ("zeroskip:int8:sparse-0.5", 0.5, 0.3, 0.4))
     doc = {**HEADER, "command": "zeroskip bench model small", "text": "t", "windows": 8, "window": 512, "rows": rows}
     page = render(doc)
-    assert "not worth it" in page
+    assert "beaten: zeroskip" in page
     assert page.count("<svg") == len(fronts.measures(rows))
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
 

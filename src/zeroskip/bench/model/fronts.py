@@ -12,6 +12,8 @@ Row = Mapping[str, Any]
 
 # Smaller divergences from the dense model are of the order of float32's own rounding, and count as equal.
 LEAST_KL = 1e-4
+# A lead below this is noise.
+TIE = 1.03
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,10 @@ def front(rows: Sequence[Row], measure: Measure) -> list[Row]:
 
 
 def _beats(other: Row, kl: float, value: float, measure: Measure) -> bool:
-    """Whether a row is as close and as good, and one of both is better."""
+    """Whether a row is as close and, but for noise, as good, and one of both is better."""
     theirs = measure.value(other)
     assert theirs is not None
-    if divergence(other) > kl or measure.better(value, theirs):
+    if divergence(other) > kl or measure.better(value, theirs * TIE if measure.more else theirs / TIE):
         return False
     return bool(divergence(other) < kl or measure.better(theirs, value))
 
@@ -95,14 +97,16 @@ def verdicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
         ahead = [row for row in front(able, measure) if row in sparse]
         if ahead:
             names = "; ".join(_said(row, measure) for row in ahead)
-            text = f"worth it: nothing measured is both closer to the dense model and ahead of {names}"
+            text = (
+                f"on the front, at this quality: nothing measured is as close to the dense model and as good as {names}"
+            )
         else:
             best = min(sparse, key=lambda row: (-1 if measure.more else 1) * float(measure.value(row) or 0))
             value = float(measure.value(best) or 0)
             beaters = [row for row in able if row not in sparse and _beats(row, divergence(best), value, measure)]
             rivals = beaters or front(able, measure)
             rival = min(rivals, key=lambda row: (-1 if measure.more else 1) * float(measure.value(row) or 0))
-            text = f"not worth it: {_said(best, measure)} is beaten by {_said(rival, measure)}"
+            text = f"beaten: {_said(best, measure)} by {_said(rival, measure)}"
         found.append({"title": measure.title, "won": bool(ahead), "text": text})
     return found
 
@@ -110,4 +114,5 @@ def verdicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _said(row: Row, measure: Measure) -> str:
     value = measure.value(row)
     assert value is not None
-    return f"{row['label']} ({number(value)} {measure.unit}, divergence {row['kl']:.2g})"
+    quality = f"perplexity {row['perplexity']:.1f}, divergence {row['kl']:.2g}"
+    return f"{row['label']} ({number(value)} {measure.unit}, {quality})"
