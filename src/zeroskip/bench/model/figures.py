@@ -25,7 +25,7 @@ def pareto(rows: Sequence[Row], measure: Measure) -> str:
         highest = max(y for _, _, y in points)
         lowest = min(y for _, _, y in points)
         span = math.log(max(highest / lowest, 2.0))
-        for row, x, y, height in _apart(points, span / (_HEIGHT * 6.5)):
+        for row, x, y, height in _apart(points, span / (_HEIGHT * 5)):
             line = {"color": MUTED, "linewidth": 0.5} if abs(math.log(height / y)) > 0.02 * span else None
             axes.annotate(
                 row["label"],
