@@ -184,3 +184,27 @@ def check_field(name: str, value: Any, types: tuple[type, ...], nullable: bool) 
     if not isinstance(value, types) or wrong_bool or (isinstance(value, float) and not math.isfinite(value)):
         wanted = " or ".join(kind.__name__ for kind in types) + (" or null" if nullable else "")
         raise InvalidArgument(f"bench row: {name} is {value!r}, must be {wanted}; mend the writer.")
+
+
+COMPARED = ("ok", "failed", "missing")
+
+
+def check_compared(
+    row: Mapping[str, Any], fields: Mapping[str, tuple[tuple[type, ...], bool, str]], name: str, version: int
+) -> None:
+    """Refuse a row of a comparison of engines that does not follow its schema.
+
+    Args:
+        row: The row.
+        fields: By name the types, whether it may be null, its meaning.
+        name, version: Of the schema.
+    Raises:
+        InvalidArgument: Naming the field, its value and the rule.
+    """
+    check_form(row, fields, name, version)
+    for field, (types, nullable, _) in fields.items():
+        check_field(field, row[field], types, nullable)
+    if row["status"] not in COMPARED:
+        raise InvalidArgument(f"bench row: status is {row['status']!r}, must be one of {', '.join(COMPARED)}.")
+    if (row["status"] == "ok") == bool(row["reason"]):
+        raise InvalidArgument(f"bench row: status is {row['status']}, reason {row['reason']!r}; say why, if not ok.")

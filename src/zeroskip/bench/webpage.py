@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,26 @@ def percent(value: float) -> str:
 def command_line(words: Sequence[str]) -> str:
     """What was typed, so that it can be pasted."""
     return shlex.join(["zeroskip", *words])
+
+
+def run_facts(doc: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is needed to reproduce a comparison of engines: where it ran, on what, how often.
+
+    Args:
+        doc: `machine`, `versions`, `commit`, `when`, and `rows` with `status` and `rounds`.
+    """
+    where, versions = doc["machine"], doc["versions"]
+    names = ("python", "torch", "onnxruntime", "openvino", "nncf", "transformers", "numpy")
+    rounds = [row["rounds"] for row in doc["rows"] if row["status"] == "ok"] or [0]
+    return [
+        ("Processor", f"{where['cpu']}, {where['cores']} cores, {where['isa']}"),
+        ("Memory", f"{where['memory_bytes'] / 2**30:.0f} GiB"),
+        ("System", where["system"]),
+        ("zeroskip", versions["zeroskip"] + (f", commit {doc['commit']}" if doc["commit"] else "")),
+        ("Versions", ", ".join(f"{name} {versions.get(name) or 'not installed'}" for name in names)),
+        ("Rounds", f"{min(rounds)} to {max(rounds)}" if min(rounds) != max(rounds) else str(max(rounds))),
+        ("When", doc["when"]),
+    ]
 
 
 def write_text(path: Path, text: str) -> None:

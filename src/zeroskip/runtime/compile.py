@@ -102,8 +102,7 @@ def compile(
     loaded = models.load(model, tokenizer=tokenizer)
     if threads is not None:
         native().set_num_threads(threads)
-    usual = ENCODER_BATCH_SIZES if loaded.kind == "encoder" else BATCH_SIZES
-    sizes = sorted(set(usual if batch_sizes is None else batch_sizes))
+    sizes = sorted(set(batch_sizes or (ENCODER_BATCH_SIZES if loaded.kind == "encoder" else BATCH_SIZES)))
     shown = progress or (lambda stage, done, total: None)
     settings = Settings(values, group, activations, sizes, optimize, kernels, budget_s, cache, shown)
     if floor is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..webpage import render_template
+from ..webpage import render_template, run_facts
 from . import figures
 from .settings import MIXED, START
 from .tables import Row, cases, line, not_measured, quality_line, times, title
@@ -90,17 +90,9 @@ def _tables(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def facts(doc: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is needed to reproduce the figures."""
-    where, versions, rows = doc["machine"], doc["versions"], doc["rows"]
-    names = ("python", "torch", "onnxruntime", "openvino", "nncf", "transformers", "numpy")
-    rounds = [row["rounds"] for row in rows if row["status"] == "ok"] or [0]
+    threads = sorted({row["threads"] for row in doc["rows"]})
     return [
         ("Dense model", doc["dense"]),
-        ("Processor", f"{where['cpu']}, {where['cores']} cores, {where['isa']}"),
-        ("Threads", ", ".join(map(str, sorted({row["threads"] for row in rows}))) + ", the same for every engine"),
-        ("Memory", f"{where['memory_bytes'] / 2**30:.0f} GiB"),
-        ("System", where["system"]),
-        ("zeroskip", versions["zeroskip"] + (f", commit {doc['commit']}" if doc["commit"] else "")),
-        ("Versions", ", ".join(f"{name} {versions.get(name) or 'not installed'}" for name in names)),
-        ("Rounds", f"{min(rounds)} to {max(rounds)}" if min(rounds) != max(rounds) else str(max(rounds))),
-        ("When", doc["when"]),
+        ("Threads", ", ".join(map(str, threads)) + ", the same for every engine"),
+        *run_facts(doc),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..webpage import render_template
+from ..webpage import render_template, run_facts
 from . import figures
 from .fronts import Row, front, measures, verdicts
 from .tables import line, speed_line
@@ -56,17 +56,8 @@ def _tables(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def facts(doc: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is needed to reproduce the figures."""
-    where, versions, rows = doc["machine"], doc["versions"], doc["rows"]
-    names = ("python", "torch", "onnxruntime", "openvino", "nncf", "transformers", "numpy")
-    rounds = [row["rounds"] for row in rows if row["status"] == "ok"] or [0]
     return [
         ("Dense model", f"{doc['model']}, {doc['parameters'] / 1e6:.0f} million parameters"),
-        ("Processor", f"{where['cpu']}, {where['cores']} cores, {where['isa']}"),
-        ("Threads", f"{rows[0]['threads']}, the same for every engine"),
-        ("Memory", f"{where['memory_bytes'] / 2**30:.0f} GiB"),
-        ("System", where["system"]),
-        ("zeroskip", versions["zeroskip"] + (f", commit {doc['commit']}" if doc["commit"] else "")),
-        ("Versions", ", ".join(f"{name} {versions.get(name) or 'not installed'}" for name in names)),
-        ("Rounds", f"{min(rounds)} to {max(rounds)}" if min(rounds) != max(rounds) else str(max(rounds))),
-        ("When", doc["when"]),
+        ("Threads", f"{doc['rows'][0]['threads']}, the same for every engine"),
+        *run_facts(doc),
     ]

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..._errors import InvalidArgument
-from ..schema import check_field, check_form
+from ..schema import check_compared
 
 NAME = "zeroskip.bench.model"
 VERSION = 1
-STATUS = ("ok", "failed", "missing")
 
 _TEXT, _INT, _NUMBER, _DICT = (str,), (int,), (int, float), (dict,)
 
@@ -70,10 +68,4 @@ def check_row(row: Mapping[str, Any]) -> None:
     Raises:
         InvalidArgument: Naming the field, its value and the rule.
     """
-    check_form(row, FIELDS, NAME, VERSION)
-    for name, (types, nullable, _) in FIELDS.items():
-        check_field(name, row[name], types, nullable)
-    if row["status"] not in STATUS:
-        raise InvalidArgument(f"bench row: status is {row['status']!r}, must be one of {', '.join(STATUS)}.")
-    if (row["status"] == "ok") == bool(row["reason"]):
-        raise InvalidArgument(f"bench row: status is {row['status']}, reason {row['reason']!r}; say why, if not ok.")
+    check_compared(row, FIELDS, NAME, VERSION)
