@@ -20,6 +20,7 @@ PACKAGES = (
     "onnxruntime",
     "onnx",
     "openvino",
+    "ai-edge-litert",
     "nncf",
     "scipy",
     "mkl",

@@ -1,9 +1,9 @@
-"""SDDMM of one pattern at one depth: every kernel is checked before it is timed, and has one row."""
+"""The runner of `zeroskip bench sddmm`: kernels are checked before they are timed, a row each a pattern and depth."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -13,19 +13,47 @@ import numpy as np
 import numpy.typing as npt
 
 from .._errors import InvalidArgument, ZeroskipError
-from ..formats import SparseMatrix
+from ..formats import BSR, SparseMatrix
+from ..formats._dtypes import to_bits, to_float32
 from ..kernels import ISAS, OURS, OperationKernel, operations, registry
+from ..testing import Bound
 from ..testing.sddmm_bounds import sddmm_bound
-from . import schema
+from . import limits, machine, schema
 from .operands import DENSE_ELEMS, Source, vectors
 from .rows import Row, compare, fail, fill_times, new_row, worst_error
 from .timer import Candidate, interleave
 
+Progress = Callable[[str, int, int], None]
 Float32 = npt.NDArray[np.float32]
 
 # The float64 reference holds a product for each entry and each column of so many at a time; beyond, it takes minutes.
 MOST_WORK = 2**33
 DENSE_SUFFIX = "_dense"
+_imported: set[str] = set()
+
+
+@dataclass(frozen=True)
+class SddmmSettings:
+    """What `zeroskip bench sddmm` was asked for.
+
+    Args:
+        sources: Where the patterns come from.
+        depths: Columns of Q and K.
+        dtype: float32, or bfloat16: then ours read Q and K as bfloat16, and rivals the same numbers in float32.
+        kernels, peers: As `select` takes them.
+        threads: None for ZEROSKIP_NUM_THREADS, or all cores.
+        budget_s: Seconds of timing for each (pattern, depth).
+    """
+
+    sources: Sequence[Source]
+    depths: Sequence[int] = (64, 128)
+    dtype: str = "float32"
+    kernels: Sequence[str] = ("auto",)
+    peers: Sequence[str] = ("all",)
+    threads: int | None = None
+    seed: int = 0
+    budget_s: float = 2.0
+    rounds: int = 7
 
 
 @dataclass(frozen=True)
@@ -47,13 +75,44 @@ class SddmmGroup:
     run: Mapping[str, Any]
 
 
-def select(wanted: Sequence[str], peers: Sequence[str]) -> list[OperationKernel]:
+def bench_sddmm(settings: SddmmSettings, *, progress: Progress | None = None) -> Iterator[Row]:
+    """Measure, giving a row for each (pattern, depth, kernel) as soon as its group is done.
+
+    Raises:
+        InvalidArgument: If a kernel or peer is not known, or a pattern has too many entries to be checked.
+    """
+    chosen = select(settings.kernels, settings.peers, settings.dtype)
+    for source in settings.sources:
+        source.check()
+    threads = machine.use_threads(settings.threads)
+    run = limits.fields(threads)
+    total, done = len(settings.sources) * len(settings.depths), 0
+    for source in settings.sources:
+        a = source.matrix()
+        if reason := too_much(a, max(settings.depths)):
+            name = source.fields(a).get("matrix") or f"{a.shape[0]}x{a.shape[1]}"
+            raise InvalidArgument(f"bench sddmm: {name} at depth {max(settings.depths)}: {reason}; leave it out.")
+        own = (threads, settings.seed, settings.budget_s, settings.rounds, run)
+        for depth in settings.depths:
+            yield from measure(SddmmGroup(source, a, depth, chosen, *own))
+            done += 1
+            if progress is not None:
+                progress("bench sddmm", done, total)
+
+
+def select(wanted: Sequence[str], peers: Sequence[str], dtype: str = "float32") -> list[OperationKernel]:
     """The kernels asked for: `auto` (ours of the newest instruction set for each format), names or globs, and rivals.
 
+    Args:
+        dtype: Of ours; rivals are those of float32.
     Raises:
         InvalidArgument: If a kernel or peer is not known.
     """
-    known = [kernel for kernel in operations if kernel.op == "sddmm" and kernel.dtype == "float32"]
+    known = [
+        kernel
+        for kernel in operations
+        if kernel.op == "sddmm" and kernel.dtype == (dtype if kernel.origin == "native" else "float32")
+    ]
     found = {kernel.name: kernel for name in wanted for kernel in _wanted(name, known)}
     rivals = [kernel for kernel in known if kernel.origin != "native"]
     origins = {kernel.origin for kernel in [*rivals, *registry]} - set(OURS)
@@ -92,26 +151,36 @@ def role(kernel: OperationKernel) -> str:
 
 
 def measure(group: SddmmGroup) -> list[Row]:
-    """Check, then time those that passed, then compare. Blocks take part where the pattern has them."""
+    """Check, then time those that passed, then compare. Kernels for blocks take part where the pattern is a BSR."""
     a, depth = group.a, group.depth
-    left, right = (vectors(group.seed, depth, size).T.copy() for size in a.shape)
-    reference = sddmm_bound(a, left, right.T)
+    operands = [vectors(group.seed, depth, size).T.copy() for size in a.shape]
+    narrow = any(kernel.dtype == "bfloat16" for kernel in group.chosen)
+    if narrow:
+        bits = [to_bits(x, "bfloat16") for x in operands]
+        operands = [to_float32(x, "bfloat16") for x in bits]
     rows, candidates, timed = [], [], []
+    references: dict[bool, Bound] = {}
     for kernel in group.chosen:
-        if kernel.format == "bsr":
+        blocks = kernel.format == "bsr"
+        if blocks and not isinstance(a, BSR):
             continue
+        pattern = a if blocks or a.name == "csr" else a.convert("csr")
+        if blocks not in references:
+            references[blocks] = sddmm_bound(pattern, operands[0], operands[1].T)
         row = _row(group, kernel)
         rows.append(row)
         if row["status"] != "ok":
             continue
-        call = _checked(row, kernel, a, left, right, reference)
+        given = bits if kernel.dtype == "bfloat16" else operands
+        call = _checked(row, kernel, pattern, given, references[blocks])
         if call is not None:
             candidates.append(Candidate(kernel.name, [call], engine=kernel.origin))
             timed.append(row)
     samples = interleave(candidates, budget_s=group.budget_s, rounds=group.rounds)
     for row, found in zip(timed, samples, strict=True):
         fill_times(row, found, work=2 * a.nnz * depth)
-        row.update(cold=False, copies=1, working_set=row["nbytes"] + 4 * depth * sum(a.shape) + 4 * a.nnz)
+        size = 2 if row["dtype"] == "bfloat16" else 4
+        row.update(cold=False, copies=1, working_set=row["nbytes"] + size * depth * sum(a.shape) + 4 * a.nnz)
     compare(rows)
     for row in rows:
         schema.check_row(row)
@@ -125,16 +194,23 @@ def too_much(a: SparseMatrix, depth: int) -> str | None:
 
 
 def _checked(
-    row: Row, kernel: OperationKernel, a: SparseMatrix, left: Float32, right: Float32, reference: Any
+    row: Row, kernel: OperationKernel, a: SparseMatrix, operands: Sequence[npt.NDArray[Any]], reference: Bound
 ) -> Callable[[], Any] | None:
     """The call to time, after its result was held to the bound; None where it failed, which the row then says."""
     out = np.full(a.nnz, np.nan, dtype=np.float32)
+
+    def prepare() -> tuple[SparseMatrix, Callable[..., Any]]:
+        found = a if kernel.format == a.name else a.convert(kernel.format)
+        return found, kernel.bind(found) if kernel.bind else partial(kernel.function, found)
+
     try:
+        if kernel.origin not in _imported and kernel.origin != "native":
+            prepare()  # imports its library, which takes seconds and is no preparation
+            _imported.add(kernel.origin)
         start = time.perf_counter()
-        pattern = a if kernel.format == a.name else a.convert(kernel.format)
-        work = kernel.bind(pattern) if kernel.bind else partial(kernel.function, pattern)
+        pattern, work = prepare()
         row["prepare_s"] = time.perf_counter() - start
-        work(left, right, out, None, 1.0)
+        work(*operands, out, None, 1.0)
     except ZeroskipError as error:
         row.update(status="skipped", reason=str(error), prepare_s=None)
         return None
@@ -148,7 +224,7 @@ def _checked(
     if not worst <= 1:
         row.update(status="failed", reason=f"wrong result: an error is {worst:.3g} times its bound (or not a number)")
         return None
-    return partial(work, left, right, out, None, 1.0)
+    return partial(work, *operands, out, None, 1.0)
 
 
 def _row(group: SddmmGroup, kernel: OperationKernel) -> Row:
@@ -163,7 +239,7 @@ def _row(group: SddmmGroup, kernel: OperationKernel) -> Row:
         role=role(kernel),
         format="dense" if role(kernel) == "dense" else kernel.format,
         dtype=kernel.dtype,
-        x_dtype="float32",
+        x_dtype=kernel.dtype,
         isa=kernel.isa,
         layout="rows",
         m=a.shape[0],

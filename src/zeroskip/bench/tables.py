@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from .rows import label_of
 from .summary import ALLOWED, BEST_DENSE, BEST_SPARSE, cells
 
 _NUMERIC = frozenset("0123456789.,+-x% ")
@@ -52,26 +53,27 @@ def megabytes(value: float | None) -> str:
     return "" if value is None else f"{value / 1e6:.1f} MB" if value >= 1e5 else f"{value / 1e3:.1f} kB"
 
 
-def spmm_groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    """A title and a table for each problem of a random matrix, fastest first, what failed or was skipped last."""
+def row_groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """A title and a table for each problem, fastest first, what failed or was skipped last."""
 
     def problem(row: Mapping[str, Any]) -> tuple[Any, ...]:
-        return row["m"], row["k"], row["sparsity"], row["n"], row["pattern"]
+        return row["matrix"] or "", row["m"], row["k"], row["sparsity"], row["n"], row["pattern"]
 
-    for key, found in groupby((row for row in rows if not row["matrix"]), key=problem):
+    for key, found in groupby(rows, key=problem):
         group = sorted(found, key=lambda row: row["time_s"] if row["status"] == "ok" else float("inf"))
-        m, k, sparsity, n, pattern = key
+        matrix, m, k, sparsity, n, pattern = key
         first = next((row for row in group if row["status"] == "ok"), None)
         cold = ", cold weights" if first and first["cold"] else ""
-        title = f"{m}x{k}, {sparsity * 100:g} % zeros ({pattern}), N = {n}{cold}"
-        yield title, table([_spmm_line(row) for row in group])
+        width = "depth" if group[0]["op"] == "sddmm" else "N"
+        head = f"{matrix}, " if matrix else ""
+        title = f"{head}{m}x{k}, {sparsity * 100:.4g} % zeros ({pattern}), {width} = {n}{cold}"
+        yield title, table([_row_line(row) for row in group])
 
 
-def _spmm_line(row: Mapping[str, Any]) -> dict[str, str]:
+def _row_line(row: Mapping[str, Any]) -> dict[str, str]:
     done = row["status"] == "ok"
-    label = row["kernel"] if row["layout"] == "columns" else f"{row['kernel']} (rows)"
     return {
-        "kernel": label,
+        "kernel": row["kernel"] if row["op"] == "sddmm" else label_of(row["kernel"], row["layout"]),
         "auto": {"taken": "auto", "considered": "weighed", None: ""}[row["choice"]],
         "time": seconds(row["time_s"]),
         "10..90 %": f"{seconds(row['time_q10_s'])} .. {seconds(row['time_q90_s'])}" if done else "",
@@ -104,7 +106,7 @@ def spmm_files(rows: Sequence[Mapping[str, Any]]) -> str:
     return table(lines)
 
 
-def spmm_ratios(summary: Mapping[str, Any]) -> str:
+def row_ratios(summary: Mapping[str, Any]) -> str:
     """Geometric means over matrices, rivals as columns; two lines each, ours and auto."""
     found = summary["ratios"]
     single = {name for line in found for name in line["ours"] if name not in (BEST_DENSE, BEST_SPARSE)}

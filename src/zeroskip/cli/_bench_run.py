@@ -97,12 +97,12 @@ def _list(console: Console) -> int:
 
 def _tell(outcome: Outcome, rows: list[dict[str, Any]], out: Path, suite: str, console: Console) -> None:
     from ..bench.summary import summarise
-    from ..bench.tables import spmm_ratios
+    from ..bench.tables import row_ratios
 
     for op in sorted({row["op"] for row in rows}):
         own = [row for row in rows if row["op"] == op]
         console.show(f"\n{op}: time of each rival over ours, geometric means over matrices")
-        console.show(spmm_ratios(summarise(own)))
+        console.show(row_ratios(summarise(own)))
     for row in rows:
         if row["status"] == "failed":
             console.say(f"FAILED {row['kernel']} on {row['dataset']} {row['matrix']}, n = {row['n']}: {row['reason']}")

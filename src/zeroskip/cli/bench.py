@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _bench_embed, _bench_model, _bench_report, _bench_run
+from . import _bench_embed, _bench_model, _bench_report, _bench_run, _bench_sddmm, _rows
 from ._console import Console, UsageError
 from ._options import (
     DTYPES,
@@ -27,8 +26,6 @@ from ._options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..bench.rows import Row
     from ..bench.spmm import SpmmSettings
 
@@ -37,6 +34,7 @@ examples:
   zeroskip bench spmm                                        the defaults: 4096x4096, 50 to 98 %, N = 1, 32, 128
   zeroskip bench spmm --shape 2048x2048,4096x4096 --sparsity 0.5,0.8,0.9,0.95,0.98 --n 8,16,32,128 --threads 2
   zeroskip bench spmm --shape 4096x4096 --sparsity 0.9 --n 128 --kernels 'spmm_csr_*' --peers all --out rows.jsonl
+  zeroskip bench sddmm --mask 'bigbird/1024/*' --depth 64,128 products at the entries of a mask or a graph
   zeroskip bench report zeroskip-bench-survey-cpu            its page and pictures
   zeroskip bench compare first second                        two runs of a suite: how well they repeat
   zeroskip bench summary rows.jsonl more.jsonl               means, and what the choice cost, over several runs
@@ -58,7 +56,7 @@ examples:
   zeroskip bench spmm --matrix 'layers/*.smtx,graph.mtx' --n 32 --peers scipy,mkl
 
 N = 1 goes round copies of the weights that exceed the last-level cache (cold); larger N keeps them warm. Ratios
-are to the fastest dense product of torch, NumPy, ONNX Runtime and OpenVINO in the same run, in float32 whatever the
+are to the fastest dense product of torch, NumPy, ONNX Runtime, OpenVINO and LiteRT here, in float32 whatever the
 value type of A, each tried in both layouts. More than one matrix ends with the geometric means, and with how well the
 choice did. docs/benchmark.md describes the method and the fields of a row.
 """
@@ -119,6 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="FILE", help="write rows to FILE as JSON lines, each as soon as it is there"
     )
     add_output_options(spmm)
+    _bench_sddmm.add_parser(kinds)
     summary = kinds.add_parser(
         "summary",
         help="what the rows of several runs say together",
@@ -150,6 +149,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         "model": _bench_model.run,
         "run": _bench_run.run,
         "report": _bench_report.run,
+        "sddmm": _bench_sddmm.run,
         "spmm": _spmm,
     }
     return commands[args.op](args, console)
@@ -158,10 +158,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
 def _summary(args: argparse.Namespace, console: Console) -> int:
     from ..bench.schema import read_rows
     from ..bench.summary import summarise
-    from ..bench.tables import spmm_choice, spmm_ratios
+    from ..bench.tables import row_ratios, spmm_choice
 
     summary = summarise(*map(read_rows, args.files))
-    console.show(spmm_ratios(summary))
+    console.show(row_ratios(summary))
     for sentence in spmm_choice(summary):
         console.show(f"\n{sentence}")
     console.emit(summary)
@@ -189,6 +189,8 @@ def _compare(args: argparse.Namespace, console: Console) -> int:
         f"{found['pairs']} ratios to the best dense product in both: they differ by {found['median'] * 100:.1f} % "
         f"(median), {found['p90'] * 100:.1f} % (nine of ten); the second's are {found['drift']:.3f} times the first's."
     )
+    if found["tenths"] is not None:
+        console.show(f"  of tenth percentiles, which load moves less: {found['tenths'] * 100:.1f} % (median)")
     if found["only_first"] or found["only_second"]:
         console.show(f"{found['only_first']} are in the first alone, {found['only_second']} in the second.")
     console.emit(found)
@@ -202,17 +204,8 @@ def _spmm(args: argparse.Namespace, console: Console) -> int:
 
     settings = _settings(args)
     console.say(f"zeroskip bench spmm on {describe(use_threads(args.threads))}, seed {settings.seed}, {settings.dtype}")
-    rows: list[Row] = []
     with console.progress() as bars:
-        measured = bench_spmm(settings, progress=bars)
-        if args.out is None:
-            rows = list(measured)
-        else:
-            with open(args.out, "w", encoding="utf-8") as file:
-                for row in measured:
-                    rows.append(row)
-                    file.write(json.dumps(row, allow_nan=False) + "\n")
-                    file.flush()
+        rows = _rows.collect(bench_spmm(settings, progress=bars), args.out)
     summary = summarise(rows)
     _show(rows, summary, console)
     console.emit({"rows": rows, "summary": summary})
@@ -227,7 +220,7 @@ def _settings(args: argparse.Namespace) -> SpmmSettings:
         raise UsageError(f"--group is for --dtype int8 and int4, {args.dtype} values have no scales; leave it out.")
     given = {name: value for name in ("shape", "sparsity", "pattern") if (value := getattr(args, name)) is not None}
     return SpmmSettings(
-        **_stored(args, given) if args.matrix or args.dlmc else _random(args),
+        **_stored(args, given) if args.matrix or args.dlmc else _rows.random_problems(args),
         ns=args.n,
         dtype=args.dtype,
         group=args.group,
@@ -250,24 +243,10 @@ def _stored(args: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
     return {"matrices": found + (stored.dlmc_sample(args.dlmc) if args.dlmc else [])}
 
 
-def _random(args: argparse.Namespace) -> dict[str, Any]:
-    """Shapes, sparsities and the pattern of random matrices."""
-    from ..bench.spmm import SpmmSettings
-    from ..sparsify import Pattern
-
-    default = SpmmSettings()
-    asked = args.pattern or default.pattern
-    implied = Pattern.parse(asked).min_sparsity
-    sparsities: Sequence[float] = args.sparsity or ([implied] if implied else default.sparsities)
-    if implied and any(abs(sparsity - implied) > 1e-9 for sparsity in sparsities):
-        raise UsageError(f"--sparsity does not go with --pattern {asked}, which is {implied:g} sparse; leave it out.")
-    return {"shapes": args.shape or default.shapes, "sparsities": sparsities, "pattern": asked}
-
-
 def _show(rows: list[Row], summary: dict[str, Any], console: Console) -> None:
-    from ..bench.tables import spmm_choice, spmm_files, spmm_groups, spmm_ratios, spmm_summary
+    from ..bench.tables import row_groups, row_ratios, spmm_choice, spmm_files, spmm_summary
 
-    for title, table in spmm_groups(rows):
+    for title, table in row_groups([row for row in rows if not row["matrix"]]):
         console.show(f"\n{title}")
         console.show(table)
     if any(not row["matrix"] for row in rows):
@@ -276,10 +255,7 @@ def _show(rows: list[Row], summary: dict[str, Any], console: Console) -> None:
         console.show("\n" + spmm_files(rows))
     if len({(row["matrix"], row["m"], row["k"]) for row in rows}) > 1:
         console.show("\ntime of each rival over ours, geometric means")
-        console.show(spmm_ratios(summary))
+        console.show(row_ratios(summary))
     for sentence in spmm_choice(summary):
         console.show("\n" + sentence)
-    failed: list[Any] = [row for row in rows if row["status"] == "failed"]
-    for row in failed:
-        where = row["matrix"] or f"sparsity {row['sparsity']:g}"
-        console.say(f"FAILED {row['kernel']} at n = {row['n']}, {where}: {row['reason']}")
+    _rows.say_failed(rows, console)

@@ -40,9 +40,14 @@ class Masks:
 
     def entries(self) -> list[Entry]:
         """See `Dataset`. The method is the kind of the mask, the level its sparsity."""
-        return [self._entry(kind, n, share) for kind in KINDS for n in LENGTHS for share in SPARSITIES]
+        return [self.entry(kind, n, share) for kind in KINDS for n in LENGTHS for share in SPARSITIES]
 
-    def _entry(self, kind: str, length: int, sparsity: float) -> Entry:
+    def entry(self, kind: str, length: int, sparsity: float) -> Entry:
+        """A mask of any kind of `zeroskip.sparsify.attention`, any length and sparsity.
+
+        Raises:
+            InvalidArgument: If the kind is not known, or has no mask of this length and sparsity.
+        """
         return Entry(
             f"{kind}/{length}/{sparsity}",
             self.name,

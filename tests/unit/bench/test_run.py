@@ -298,7 +298,9 @@ def test_compare_finds_what_moved(tmp_path: Path, capsys: pytest.CaptureFixture[
         row["kernel"] for row in ours if row["matrix"] == other[0]["matrix"]
     }
     assert all(one["second"] == pytest.approx(one["first"] / 3) for one in found["moved"])
-    assert compare.compare(rows, rows)["median"] == 0
+    assert compare.compare(rows, rows)["median"] == compare.compare(rows, rows)["tenths"] == 0
+    late = [row | ({"time_q10_s": 3 * row["time_q10_s"]} if row["role"] == "dense" else {}) for row in rows]
+    assert compare.compare(rows, late)["tenths"] == pytest.approx(2)
     assert compare.compare(rows, base)["only_first"] == found["pairs"] - compare.compare(rows, base)["pairs"]
     assert main(["bench", "compare", str(tmp_path / "a"), str(tmp_path / "a" / run.ROWS)]) == 0
     assert "differ by 0.0 %" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from zeroskip.bench.rows import compare, worst_error
 from zeroskip.bench.selection import meant_for, select
 from zeroskip.bench.spmm import SpmmSettings, bench_spmm
 from zeroskip.bench.summary import summarise
-from zeroskip.bench.tables import spmm_groups, spmm_summary, table
+from zeroskip.bench.tables import row_groups, spmm_summary, table
 from zeroskip.cli import main
 from zeroskip.kernels import registry
 from zeroskip.kernels._base import KernelInfo
@@ -294,7 +294,7 @@ def test_the_command_prints_json_alone_and_writes_rows(tmp_path: Path, capsys: p
 
 def test_tables() -> None:
     rows = rows_of(kernels=["spmm_csr_f32_scalar"], peers=["numpy"], ns=[1, 4])
-    titles = [title for title, _ in spmm_groups(rows)]
+    titles = [title for title, _ in row_groups(rows)]
     assert titles == [
         "48x32, 50 % zeros (unstructured), N = 1, cold weights",
         "48x32, 50 % zeros (unstructured), N = 4",

@@ -13,7 +13,7 @@ from zeroskip.bench import spmm
 from zeroskip.bench.schema import read_rows
 from zeroskip.bench.spmm import SpmmSettings, bench_spmm
 from zeroskip.bench.summary import cells, geometric_mean, summarise
-from zeroskip.bench.tables import spmm_choice, spmm_files, spmm_ratios
+from zeroskip.bench.tables import row_ratios, spmm_choice, spmm_files
 from zeroskip.cli import main
 
 
@@ -136,7 +136,7 @@ def test_cells_without_zeros() -> None:
     rows = [row("ours", 2.0, sparsity=0.0, choice="considered"), row("torch", 1.0, sparsity=0.0, choice="taken")]
     summary = summarise(rows)
     assert [line["level"] for line in summary["ratios"]] == [0.0]
-    assert "0 %" in spmm_ratios(summary).splitlines()[-1]
+    assert "0 %" in row_ratios(summary).splitlines()[-1]
     assert "8x8, 0 % zeros, N = 4" in next(spmm_choice(summary))
     assert summary["lowest"]["ratio"] == 1.0
 
@@ -159,7 +159,7 @@ def test_methods_levels_and_all_of_them() -> None:
     assert found == pytest.approx(
         {("a", 0.5): 8.0, ("a", 0.9): 4.0, ("a", "all"): 32**0.5, ("b", 0.5): 2.0, ("all", "all"): 4.0}
     )
-    assert spmm_ratios(summary).splitlines()[-2].split() == ["b", "50", "%", "4", "1", "our", "best", "2.00x", "2.00x"]
+    assert row_ratios(summary).splitlines()[-2].split() == ["b", "50", "%", "4", "1", "our", "best", "2.00x", "2.00x"]
     assert spmm_files(rows).splitlines()[-1].startswith("m/b/0.5/x")
 
 
