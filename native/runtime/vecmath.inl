@@ -39,6 +39,18 @@ static inline vf vset(float x) { return x - vf{}; }  // x - 0 keeps the sign of 
 static inline vi viset(int32_t x) { return x - vi{}; }
 static inline vf vload(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
 static inline void vstore(float* p, vf x) { *reinterpret_cast<vf_unaligned*>(p) = x; }
+// Past the caches: for results that are larger than they are, whose lines would be read first. p is aligned to a vector; other threads
+// see it after vdone().
+#if defined(__AVX512F__) && !defined(ZS_VEC_GENERIC)
+static inline void vstream(float* p, vf x) { _mm512_stream_ps(p, x); }
+static inline void vdone() { _mm_sfence(); }
+#elif defined(__AVX2__) && !defined(ZS_VEC_GENERIC)
+static inline void vstream(float* p, vf x) { _mm256_stream_ps(p, x); }
+static inline void vdone() { _mm_sfence(); }
+#else
+static inline void vstream(float* p, vf x) { vstore(p, x); }
+static inline void vdone() {}
+#endif
 static inline vf vselect(vi mask, vf yes, vf no) { return mask ? yes : no; }
 
 // a * b + c, rounded once where the processor can. vmax and vmin return b where either is NaN. (The plain forms of some

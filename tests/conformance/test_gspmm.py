@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from zeroskip import KernelUnavailable, ops
+from zeroskip._arrays import empty_lines
 from zeroskip.formats import CSR, to_bits, to_float32
 from zeroskip.kernels import ISAS, operations
 from zeroskip.ops import graph_reference as reference
@@ -115,6 +116,31 @@ def test_x_that_is_larger_than_the_caches(name: str) -> None:
     assert x.nbytes > 4 << 20
     check(name, graph, x, None, "sum")
     check(name, graph, x, random_dense((graph.nnz, 1), seed=14), "max")
+
+
+@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize(("heads", "features"), [(1, 128), (2, 64), (1, 80)])
+def test_results_larger_than_the_caches_are_the_same_at_lines_and_between(name: str, heads: int, features: int) -> None:
+    """Whole lines are written past the caches; a result that begins between two is not."""
+    nodes = 60_000  # 31 MB each for x and the result
+    graph = CSR(
+        (nodes, nodes),
+        np.minimum(np.arange(nodes + 1, dtype=np.int64) * 2, 100_000),  # rows at the end have no entries
+        np.sort((np.arange(100_000, dtype=np.int32) * 7919 % nodes).reshape(-1, 2)).reshape(-1),
+        np.ones(100_000, dtype=np.float32),
+    )
+    x = random_dense((nodes, heads, features), seed=1)
+    for reduce in ("mean", "max"):
+        found = empty_lines(x.shape), empty_lines((x.size + 1,))[1:].reshape(x.shape)
+        assert [array.ctypes.data % 64 for array in found] == [0, 4]
+        for out in found:
+            out.fill(np.nan)
+            KERNELS[name].function(graph, x, None, reduce, out)
+        np.testing.assert_array_equal(*found)
+        assert not found[0][50_000:].any()
+        pairs = x[graph.indices[:200].reshape(-1, 2)].astype(np.float64)
+        expected = pairs.mean(axis=1) if reduce == "mean" else pairs.max(axis=1)
+        np.testing.assert_allclose(found[0][:100], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

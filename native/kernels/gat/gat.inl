@@ -74,7 +74,7 @@ static inline void gat_head(const Gat& a, const Edges<Index>& edges, int64_t row
     const bool whole = last - first <= kBlock;
     if (whole && divide) scale(scores, n, 1.0f / sum);
     float* to = b == first ? y : scratch;
-    head<SumOf, true>(edges, b, b + n, scores, 1, at, a.features, ahead, own, to, same);
+    head<SumOf, true>(edges, b, b + n, scores, 1, at, a.features, ahead, own, false, to, same);
     if (b != first) {
       for (int64_t f = 0; f < a.features; ++f) y[f] = y[f] * shrink + scratch[f];
     }

@@ -95,10 +95,10 @@ static inline vf narrow(const Edges<Index>& edges, int64_t first, int64_t last, 
 }
 
 // The features of one head, from float `at` of a row of x on: finish(vector) of each strip goes to y. `ahead` is for the first
-// strip; with `own`, each strip asks for what it reads itself.
+// strip; with `own`, each strip asks for what it reads itself; with `past`, y is written past the caches.
 template <class Op, bool kWeighted, class Index, class Finish>
 static inline void head(const Edges<Index>& edges, int64_t first, int64_t last, const float* weights, int64_t step, int64_t at,
-                        int64_t features, Ahead ahead, bool own, float* y, const Finish& finish) {
+                        int64_t features, Ahead ahead, bool own, bool past, float* y, const Finish& finish) {
   if (features < kVf) {
     const vf sum = narrow<Op, kWeighted>(edges, first, last, weights, step, at, features, ahead);
     vstore_part(y, finish(sum), features);
@@ -115,6 +115,10 @@ static inline void head(const Edges<Index>& edges, int64_t first, int64_t last, 
     vf sums[kMostVectors];
     const auto run = [&]<int N>() {
       strip<Op, N, kWeighted>(edges, first, last, weights, step, at + from, at + last_vector, ahead, sums);
+      if (past) {
+        for (int v = 0; v < N; ++v) vstream(y + from + v * kVf, finish(sums[v]));
+        return;
+      }
       for (int v = 0; v < N - 1; ++v) vstore(y + from + v * kVf, finish(sums[v]));
       vstore(y + last_vector, finish(sums[N - 1]));
     };

@@ -22,6 +22,13 @@ float join(Reduce reduce, float found, float v) {
   return found + v;
 }
 
+// Whether y, with x, is larger than the caches, and lines of it are whole lines of one head.
+bool goes_past(const Gspmm& a) {
+  constexpr int64_t kLineBytes = 64;
+  const bool lines = reinterpret_cast<uintptr_t>(a.y) % kLineBytes == 0 && a.features * 4 % kLineBytes == 0;
+  return lines && (a.graph.rows + a.graph.cols) * row_size(a) * 4 > std::max(cpu().l2_bytes, cpu().l3_bytes);
+}
+
 // The parts of one row lie behind each other.
 void join_parts(const Gspmm& a, const std::vector<GraphTask>& tasks, const std::vector<float>& partial) {
   const int64_t size = row_size(a);
@@ -60,6 +67,7 @@ int64_t least_entries(int64_t row_size) { return std::max<int64_t>(64, (int64_t{
 void run_gspmm(Isa isa, Gspmm a, Pool& pool) {
   if (!a.graph.rows || !row_size(a)) return;
   a.ahead = entries_ahead(a.graph.cols, row_size(a));
+  a.past = goes_past(a);
   const GspmmMicro& micro = micro_for(isa);
   const GraphCut cut = cut_graph(a.graph, pool.size(), least_entries(row_size(a)));
   std::vector<float> partial(static_cast<size_t>(cut.parts * row_size(a)));

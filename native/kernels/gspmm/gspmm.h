@@ -27,6 +27,7 @@ struct Gspmm {
   int64_t heads, features;  // of each head
   Reduce reduce;
   int64_t ahead;  // entries that x is asked for before it is needed; 0: never
+  bool past;  // y is written past the caches: it is aligned to lines, as each head of a row is
 };
 
 static inline int64_t row_length(const Graph& graph, int64_t row) { return graph.indptr[row + 1] - graph.indptr[row]; }

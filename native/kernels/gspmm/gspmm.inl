@@ -9,7 +9,7 @@ namespace {
 
 template <class Op, bool kWeighted, class Index>
 static inline void row_of(const Gspmm& a, const Edges<Index>& edges, int64_t first, int64_t last, int64_t end, float divisor,
-                          float* y) {
+                          bool past, float* y) {
   const bool own = last - first > kLongRow;
   const vf by = vset(divisor);
   for (int64_t h = 0; h < a.heads; ++h) {
@@ -18,9 +18,10 @@ static inline void row_of(const Gspmm& a, const Edges<Index>& edges, int64_t fir
     if (!own && h) ahead.entries = 0;
     const float* weights = kWeighted ? a.weights + first * a.heads + h : nullptr;
     if (divisor == 1.0f) {
-      head<Op, kWeighted>(edges, first, last, weights, a.heads, at, a.features, ahead, own, y + at, [](vf v) { return v; });
+      head<Op, kWeighted>(edges, first, last, weights, a.heads, at, a.features, ahead, own, past, y + at,
+                          [](vf v) { return v; });
     } else {
-      head<Op, kWeighted>(edges, first, last, weights, a.heads, at, a.features, ahead, own, y + at,
+      head<Op, kWeighted>(edges, first, last, weights, a.heads, at, a.features, ahead, own, past, y + at,
                           [by](vf v) { return v / by; });
     }
   }
@@ -37,16 +38,21 @@ template <class Op, bool kWeighted, class Index> void rows_as(const Gspmm& a, in
     const int64_t first = indptr[r], last = indptr[r + 1];
     float* y = a.y + r * row_size(a);
     if (first == last) {
-      memset(y, 0, static_cast<size_t>(row_size(a)) * sizeof(float));
+      if (a.past) {
+        for (int64_t f = 0; f < row_size(a); f += kVf) vstream(y + f, vf{});
+      } else {
+        memset(y, 0, static_cast<size_t>(row_size(a)) * sizeof(float));
+      }
       continue;
     }
     const float divisor = a.reduce == Reduce::mean ? static_cast<float>(last - first) : 1.0f;
-    row_of<Op, kWeighted>(a, edges, first, last, indptr[end], divisor, y);
+    row_of<Op, kWeighted>(a, edges, first, last, indptr[end], divisor, a.past, y);
   }
+  if (a.past) vdone();
 }
 
 template <class Op, bool kWeighted, class Index> void part_as(const Gspmm& a, int64_t first, int64_t last, float* y) {
-  row_of<Op, kWeighted>(a, edges_of<Index>(a.graph, a.x, row_size(a)), first, last, last, 1.0f, y);
+  row_of<Op, kWeighted>(a, edges_of<Index>(a.graph, a.x, row_size(a)), first, last, last, 1.0f, false, y);
 }
 
 // Calls f with the reduction, whether there are weights, and the type of the indices.

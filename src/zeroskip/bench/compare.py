@@ -12,7 +12,7 @@ from .summary import MEDIAN, TENTH, Cell, cells
 Row = Mapping[str, Any]
 
 MOVED = 0.2
-_OF_A_PRODUCT = ("op", "dataset", "matrix", "m", "k", "sparsity", "pattern", "n", "seed", "threads")
+_OF_A_PRODUCT = ("op", "dataset", "matrix", "m", "k", "sparsity", "pattern", "n", "seed", "threads", "device")
 
 
 def ratios(rows: Iterable[Row], by: str = MEDIAN) -> dict[tuple[Any, ...], float]:

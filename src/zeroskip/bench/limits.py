@@ -32,6 +32,24 @@ def fields(threads: int) -> dict[str, Any]:
     }
 
 
+@cache
+def device_fields() -> dict[str, Any]:
+    """The same of the CUDA device, beside what it is called; nothing where there is none."""
+    from ..kernels.peers import cuda
+
+    if cuda.no_gpu():
+        return {}
+    found = cuda.measure_limits()
+    samples = interleave([Candidate("nothing", [_nothing], clock=cuda.seconds)], budget_s=_EMPTY_S, rounds=1)[0]
+    return {
+        "peak_gflops": found.flops_per_s / 1e9,
+        "bandwidth": found.bytes_per_s / 1e9,
+        "llc": found.l2_bytes,
+        "overhead_s": max(samples.median_s, 1e-9),
+        "machine": {**machine.machine(), "gpu": found.name},
+    }
+
+
 def overhead_s() -> float:
     """Median time of a call that does nothing, as `interleave` takes it."""
     samples = interleave([Candidate("nothing", [_nothing])], budget_s=_EMPTY_S, rounds=1)[0]

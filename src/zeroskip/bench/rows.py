@@ -69,8 +69,12 @@ def fill_times(row: Row, samples: Samples, *, work: int) -> None:
 
 
 def compare(rows: Sequence[Row]) -> None:
-    """Fill in the ratios to the best dense product of this group; no ratio where no dense rival ran."""
-    timed = [row for row in rows if row["status"] == "ok"]
+    """Fill in the ratios to the best dense product of this group on the same device; none where no dense rival ran."""
+    for device in {row["device"] for row in rows}:
+        _compare([row for row in rows if row["status"] == "ok" and row["device"] == device])
+
+
+def _compare(timed: Sequence[Row]) -> None:
     dense = [row for row in timed if row["role"] == "dense"]
     of_torch = [row["time_s"] for row in dense if row["origin"] == "torch"]
     best = min(dense, key=lambda row: float(row["time_s"]), default=None)

@@ -22,7 +22,7 @@ from ..datasets import Entry
 from . import limits, machine, schema, sddmm, spmm
 from .operands import Expected
 from .rows import Row
-from .selection import select
+from .selection import CPU, select
 from .stored import EntryProblem, OracleProblem
 from .suites import Set, Suite
 
@@ -165,6 +165,8 @@ def measure(
     if reason := needs_too_much(a.shape, item.ns):
         item = replace(item, ns=tuple(n for n in item.ns if not needs_too_much(a.shape, (n,))))
         say(f"left out: {item.entry.name}: {reason}")
+    if item.set.device != CPU:
+        common = {**common, **limits.device_fields()}
     if item.set.op == "sddmm":
         yield from _sddmm(item, seed, problem, a, threads, seconds, common, say)
     else:
@@ -184,11 +186,12 @@ def _spmm(
         kernels=item.set.kernels,
         peers=item.set.peers,
         dtype=item.set.dtype,
+        device=item.set.device,
         seed=seed,
         budget_s=seconds,
         rounds=item.set.rounds,
     )
-    chosen, expected = select(own.kernels, own.peers, own.dtype), Expected(a)
+    chosen, expected = select(own.kernels, own.peers, own.dtype, own.device), Expected(a)
     oracle = OracleProblem(problem)
     moved = oracle.matrix() if item.set.oracle else None
     csr = [(k, part) for k, part in chosen if part == "candidate" and k.format == "csr"]
@@ -211,7 +214,7 @@ def _sddmm(
     common: Mapping[str, Any],
     say: Say,
 ) -> Iterator[list[Row]]:
-    chosen = sddmm.select(item.set.kernels, item.set.peers)
+    chosen = sddmm.select(item.set.kernels, item.set.peers, device=item.set.device)
     for n in item.ns:
         reason = sddmm.too_much(a, n)
         if reason:
@@ -323,9 +326,9 @@ def _items(suite: Suite, say: Say) -> tuple[list[Item], int]:
 def _check_kernels(own: Set) -> None:
     """Refuse names of kernels and rivals that are not known."""
     if own.op == "sddmm":
-        sddmm.select(own.kernels, own.peers)
+        sddmm.select(own.kernels, own.peers, device=own.device)
     else:
-        select(own.kernels, own.peers, own.dtype)
+        select(own.kernels, own.peers, own.dtype, own.device)
 
 
 def _continue(settings: RunSettings) -> list[Row]:

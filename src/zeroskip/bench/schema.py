@@ -46,6 +46,7 @@ FIELDS: dict[str, tuple[tuple[type, ...], bool, str]] = {
         "what the kernel makes of B: float32, as it comes; bfloat16, int8: rounded at run time",
     ),
     "isa": (_TEXT, False, "instruction set, or the library's name"),
+    "device": (_TEXT, False, "cpu, or cuda: timed by the device's own clock, operands and result on it"),
     "layout": (_TEXT, False, "columns: B (k, n), C (m, n); rows: B (n, k), C (n, m), as a torch Linear has them"),
     "m": (_INT, False, "rows of A"),
     "k": (_INT, False, "columns of A"),
@@ -114,7 +115,7 @@ _ALWAYS_NULLABLE = (
     | {"group", "choice", "reason", "torch_speedup", "dense_kernel", "speedup", "commit", "repaid_after"}
 )
 # Fields that came later: rows written before do not have them.
-ADDED = _OF_A_RUN | {"dataset", "kind", "oracle", "working_set", "repaid_after"}
+ADDED = _OF_A_RUN | {"dataset", "kind", "oracle", "working_set", "repaid_after", "device"}
 
 
 def read_rows(path: Path, *, where: str = "bench summary") -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from ..testing.sddmm_bounds import sddmm_bound
 from . import limits, machine, schema
 from .operands import DENSE_ELEMS, Source, vectors
 from .rows import Row, compare, fail, fill_times, new_row, worst_error
+from .selection import CPU, device_of
 from .timer import Candidate, interleave
 
 Progress = Callable[[str, int, int], None]
@@ -100,11 +101,14 @@ def bench_sddmm(settings: SddmmSettings, *, progress: Progress | None = None) ->
                 progress("bench sddmm", done, total)
 
 
-def select(wanted: Sequence[str], peers: Sequence[str], dtype: str = "float32") -> list[OperationKernel]:
+def select(
+    wanted: Sequence[str], peers: Sequence[str], dtype: str = "float32", device: str = CPU
+) -> list[OperationKernel]:
     """The kernels asked for: `auto` (ours of the newest instruction set for each format), names or globs, and rivals.
 
     Args:
         dtype: Of ours; rivals are those of float32.
+        device: Where `auto` and `all` look.
     Raises:
         InvalidArgument: If a kernel or peer is not known.
     """
@@ -113,8 +117,8 @@ def select(wanted: Sequence[str], peers: Sequence[str], dtype: str = "float32") 
         for kernel in operations
         if kernel.op == "sddmm" and kernel.dtype == (dtype if kernel.origin == "native" else "float32")
     ]
-    found = {kernel.name: kernel for name in wanted for kernel in _wanted(name, known)}
-    rivals = [kernel for kernel in known if kernel.origin != "native"]
+    found = {kernel.name: kernel for name in wanted for kernel in _wanted(name, known, device)}
+    rivals = [kernel for kernel in known if kernel.origin != "native" and device_of(kernel) == device]
     origins = {kernel.origin for kernel in [*rivals, *registry]} - set(OURS)
     if wrong := sorted(set(peers) - origins - {"auto", "all", "none"}):
         names = ", ".join(sorted({kernel.origin for kernel in rivals}))
@@ -125,8 +129,8 @@ def select(wanted: Sequence[str], peers: Sequence[str], dtype: str = "float32") 
     return list(found.values())
 
 
-def _wanted(name: str, known: Sequence[OperationKernel]) -> list[OperationKernel]:
-    ours = [kernel for kernel in known if kernel.origin == "native"]
+def _wanted(name: str, known: Sequence[OperationKernel], device: str) -> list[OperationKernel]:
+    ours = [kernel for kernel in known if kernel.origin == "native" and device_of(kernel) == device]
     if name == "all":
         return ours
     if name == "auto":
@@ -172,9 +176,9 @@ def measure(group: SddmmGroup) -> list[Row]:
         if row["status"] != "ok":
             continue
         given = bits if kernel.dtype == "bfloat16" else operands
-        call = _checked(row, kernel, pattern, given, references[blocks])
-        if call is not None:
-            candidates.append(Candidate(kernel.name, [call], engine=kernel.origin))
+        candidate = _checked(row, kernel, pattern, given, references[blocks])
+        if candidate is not None:
+            candidates.append(candidate)
             timed.append(row)
     samples = interleave(candidates, budget_s=group.budget_s, rounds=group.rounds)
     for row, found in zip(timed, samples, strict=True):
@@ -195,8 +199,8 @@ def too_much(a: SparseMatrix, depth: int) -> str | None:
 
 def _checked(
     row: Row, kernel: OperationKernel, a: SparseMatrix, operands: Sequence[npt.NDArray[Any]], reference: Bound
-) -> Callable[[], Any] | None:
-    """The call to time, after its result was held to the bound; None where it failed, which the row then says."""
+) -> Candidate | None:
+    """What to time, after its result was held to the bound; None where it failed, which the row then says."""
     out = np.full(a.nnz, np.nan, dtype=np.float32)
 
     def prepare() -> tuple[SparseMatrix, Callable[..., Any]]:
@@ -224,7 +228,9 @@ def _checked(
     if not worst <= 1:
         row.update(status="failed", reason=f"wrong result: an error is {worst:.3g} times its bound (or not a number)")
         return None
-    return partial(work, *operands, out, None, 1.0)
+    on = getattr(work, "on", None)  # a device has its operands before it is timed
+    call = on(*operands) if on else partial(work, *operands, out, None, 1.0)
+    return Candidate(kernel.name, [call], engine=kernel.origin, clock=getattr(work, "seconds", None))
 
 
 def _row(group: SddmmGroup, kernel: OperationKernel) -> Row:
@@ -241,6 +247,7 @@ def _row(group: SddmmGroup, kernel: OperationKernel) -> Row:
         dtype=kernel.dtype,
         x_dtype=kernel.dtype,
         isa=kernel.isa,
+        device=device_of(kernel),
         layout="rows",
         m=a.shape[0],
         k=a.shape[1],

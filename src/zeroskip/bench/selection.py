@@ -9,28 +9,31 @@ from fnmatch import fnmatchcase
 
 from .. import kernels
 from .._errors import InvalidArgument
-from ..kernels import OURS, Kernel, newest, rounds_x_to
+from ..kernels import OURS, Kernel, OperationKernel, newest, rounds_x_to
 
+CPU = "cpu"
 # The last part of a kernel's name where it is made for a number of columns.
 _TILE = re.compile(r"_n(\d+)$")
 
 
-def select(wanted: Sequence[str], peers: Sequence[str], dtype: str) -> list[tuple[Kernel, str]]:
+def select(wanted: Sequence[str], peers: Sequence[str], dtype: str, device: str = CPU) -> list[tuple[Kernel, str]]:
     """The kernels asked for, each with its role; those that cannot run here are among them where they were named.
 
+    Args:
+        device: Where `auto` and `all` look, of ours and of rivals.
     Raises:
         InvalidArgument: If a kernel or peer is not known, or nothing is left.
     """
     known = [kernel for kernel in kernels.registry if kernel.op == "spmm"]
-    found = {kernel.name: (kernel, role(kernel)) for name in wanted for kernel in _wanted(name, known, dtype)}
-    found.update({kernel.name: (kernel, role(kernel)) for kernel in _rivals(peers, known)})
+    found = {kernel.name: (kernel, role(kernel)) for name in wanted for kernel in _wanted(name, known, dtype, device)}
+    found.update({kernel.name: (kernel, role(kernel)) for kernel in _rivals(peers, known, device)})
     if not found:
         raise InvalidArgument(f"bench: no kernel for {dtype} here; see `zeroskip list kernels`.")
     return list(found.values())
 
 
-def _wanted(name: str, known: Sequence[Kernel], dtype: str) -> list[Kernel]:
-    own = [kernel for kernel in known if kernel.origin in OURS and kernel.dtype == dtype]
+def _wanted(name: str, known: Sequence[Kernel], dtype: str, device: str) -> list[Kernel]:
+    own = [kernel for kernel in known if _is_ours(kernel, dtype, device)]
     if name == "all":
         return own
     if name == "auto":
@@ -47,7 +50,7 @@ def _wanted(name: str, known: Sequence[Kernel], dtype: str) -> list[Kernel]:
     return hits
 
 
-def _rivals(peers: Sequence[str], known: Sequence[Kernel]) -> list[Kernel]:
+def _rivals(peers: Sequence[str], known: Sequence[Kernel], device: str) -> list[Kernel]:
     origins = {kernel.origin for kernel in known}
     wrong = set(peers) - origins - {"auto", "all", "none"}
     if wrong:
@@ -55,7 +58,7 @@ def _rivals(peers: Sequence[str], known: Sequence[Kernel]) -> list[Kernel]:
         raise InvalidArgument(f"bench: peer {sorted(wrong)[0]!r} is not known; choose auto, all, none or of: {names}.")
     found = []
     for kernel in known:
-        if getattr(kernel, "device", "cpu") != "cpu":
+        if device_of(kernel) != device:
             continue  # another machine, so to speak; it takes part where --kernels names it
         named = kernel.origin in peers or "all" in peers
         dense = kernel.format == "dense" and "auto" in peers and kernel.why_not() is None
@@ -63,6 +66,15 @@ def _rivals(peers: Sequence[str], known: Sequence[Kernel]) -> list[Kernel]:
         if kernel.origin not in OURS and rounds_x_to(kernel) == "float32" and (named or dense):
             found.append(kernel)
     return found
+
+
+def device_of(kernel: Kernel | OperationKernel) -> str:
+    """Where a kernel computes: cpu, or cuda."""
+    return str(getattr(kernel, "device", CPU))
+
+
+def _is_ours(kernel: Kernel, dtype: str, device: str) -> bool:
+    return kernel.origin in OURS and kernel.dtype == dtype and device_of(kernel) == device
 
 
 def role(kernel: Kernel) -> str:

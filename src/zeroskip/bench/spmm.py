@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import kernels, ops
+from .._arrays import empty_lines
 from ..formats import SparseMatrix
 from ..kernels import Kernel, Prepared
 from ..testing import Bound, sums_of
 from . import limits, machine, schema
 from .operands import DENSE_ELEMS, Expected, Problem, Source, vectors
 from .rows import Row, compare, fail, fill_times, label_of, new_row, worst_error
-from .selection import meant_for, role, select
+from .selection import CPU, device_of, meant_for, role, select
 from .stored import StoredProblem
 from .timer import Candidate, Samples, interleave, settle
 
@@ -39,6 +40,7 @@ class SpmmSettings:
 
     Args:
         matrices: Files, each with its label; instead of shapes, sparsities and a pattern.
+        device: Whose kernels `auto` and `all` mean: cpu, or cuda.
         group: Columns that share a scale, for int8 and int4; 0 for the whole row.
         kernels: Names, globs, `auto` (ours of the best instruction set here, and what `ops.plan` takes) or `all`; dense
             rivals come with `peers`.
@@ -51,6 +53,7 @@ class SpmmSettings:
     sparsities: Sequence[float] = (0.5, 0.8, 0.9, 0.95, 0.98)
     ns: Sequence[int] = (1, 32, 128)
     dtype: str = "float32"
+    device: str = CPU
     group: int = 0
     pattern: str = "unstructured"
     matrices: Sequence[tuple[Path, str]] = ()
@@ -106,7 +109,7 @@ def bench_spmm(settings: SpmmSettings, *, progress: Progress | None = None) -> I
     Raises:
         InvalidArgument: If a kernel or peer is not known, or the pattern does not fit a shape; raised before measuring.
     """
-    chosen = select(settings.kernels, settings.peers, settings.dtype)
+    chosen = select(settings.kernels, settings.peers, settings.dtype, settings.device)
     sources = _sources(settings)
     for source in sources:
         source.check()
@@ -139,7 +142,7 @@ def measure(group: Group) -> list[Row]:
     a, n = group.a, group.n
     columns = vectors(group.settings.seed, a.shape[1], n)
     operands = {False: columns, True: np.ascontiguousarray(columns.T)}
-    outputs = {False: np.empty((a.shape[0], n), np.float32), True: np.empty((n, a.shape[0]), np.float32)}
+    outputs = {False: empty_lines((a.shape[0], n)), True: empty_lines((n, a.shape[0]))}
     bounds: dict[str, Bound] = {}
     entries = list(_entries(group))
 
@@ -176,7 +179,7 @@ def _choose(group: Group, entries: Sequence[_Entry]) -> list[_Entry]:
     It measures for itself, afresh, before anything here is timed. Where weights are codes it may round B to int8, too.
     """
     a, n = group.a, group.n
-    if "auto" not in group.settings.kernels or a.shape[0] * a.shape[1] > DENSE_ELEMS:
+    if group.settings.device != CPU or "auto" not in group.settings.kernels or a.shape[0] * a.shape[1] > DENSE_ELEMS:
         return []
     settle()
     flush, x_dtype = _cold_bytes() if group.cold else 0, "float32" if a.scales is None else "int8"
@@ -199,7 +202,8 @@ def _candidate(entry: _Entry, operands: dict[bool, Float32], outputs: dict[bool,
     packed = sum(prepared.nbytes for prepared in entry.prepared)
     before = _walk if cold and packed < _cold_bytes() else None
     origin = entry.kernel.origin  # both of ours run on the one native pool
-    return Candidate(entry.label, calls, before, engine=kernels.OURS[0] if origin in kernels.OURS else origin)
+    engine = kernels.OURS[0] if origin in kernels.OURS else origin
+    return Candidate(entry.label, calls, before, engine, getattr(entry.prepared[0], "seconds", None))
 
 
 def _call(prepared: Prepared, x: Float32, out: Float32, transposed: bool) -> Callable[[], object]:
@@ -244,6 +248,7 @@ def _entry(group: Group, kernel: Kernel, part: str, transposed: bool, reason: st
         group=None if a.scales is None else a.scales.group,
         x_dtype=kernels.rounds_x_to(kernel),
         isa=kernel.isa,
+        device=device_of(kernel),
         layout="rows" if transposed else "columns",
         m=a.shape[0],
         k=a.shape[1],

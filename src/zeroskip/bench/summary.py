@@ -20,7 +20,7 @@ MEDIAN, TENTH = "time_s", "time_q10_s"
 ALLOWED, WORST_SHARE = 0.97, 0.05
 
 
-_OF_A_CELL = ("op", "dataset", "matrix", "m", "k", "sparsity", "pattern", "n", "seed", "threads", "node")
+_OF_A_CELL = ("op", "dataset", "matrix", "m", "k", "sparsity", "pattern", "n", "seed", "threads", "node", "device")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ __all__ = ["MIN_CALLS", "SETTLE_MAX_S", "Candidate", "Samples", "interleave", "s
 
 T = TypeVar("T")
 MIN_CALLS = 3
+# A call that takes longer is made once a slice, and only before the first is there one that does not count.
+LONG_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class Candidate:
             that with enough copies no weight is in a cache when it is needed.
         before: Called before each call, outside of its time.
         engine: Whose threads it runs on. Those of one engine take their slices one after the other, without a pause.
+        clock: Makes a call and gives its seconds, where another device has a clock of its own.
     """
 
     name: str
     calls: Sequence[Callable[[], object]]
     before: Callable[[], object] | None = None
     engine: str | None = None
+    clock: Callable[[Callable[[], object]], float] | None = None
 
 
 @dataclass
@@ -70,8 +74,8 @@ def interleave(
 
     Args:
         candidates: What to time; each gets the same share of the time.
-        budget_s: About how long to take for all of them, pauses not counted. Each slice makes at least three calls, so
-            slow ones take longer.
+        budget_s: About how long to take for all of them, pauses not counted. Each slice makes at least three calls, or
+            one of those that take longer than a quarter of a second, so slow ones take longer.
         rounds: Slices per candidate.
     Returns:
         Samples in the order of `candidates`.
@@ -109,20 +113,28 @@ def _slice(candidate: Candidate, samples: Samples, slice_s: float, turn: int) ->
     calls[turn % count]()
     turn += 1
     first = clock() - start
+    samples.rounds += 1
+    is_long = first > LONG_S and candidate.clock is None
+    if is_long and samples.rounds > 1:
+        samples.times_s.append(first)
+        return turn
+    least = 1 if is_long else MIN_CALLS
     if first < slice_s / 10 and before is None:  # a cheap call: warm up a little longer
         for _ in range(2):
             calls[turn % count]()
             turn += 1
     end = clock() + slice_s - first
     made = 0
-    while made < MIN_CALLS or clock() < end:
+    while made < least or clock() < end:
         call = calls[turn % count]
         if before is not None:
             before()
-        begin = clock()
-        call()
-        samples.times_s.append(clock() - begin)
+        if candidate.clock is not None:
+            samples.times_s.append(candidate.clock(call))
+        else:
+            begin = clock()
+            call()
+            samples.times_s.append(clock() - begin)
         turn += 1
         made += 1
-    samples.rounds += 1
     return turn

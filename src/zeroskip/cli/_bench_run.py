@@ -101,6 +101,8 @@ def _tell(outcome: Outcome, rows: list[dict[str, Any]], out: Path, suite: str, c
 
     for op in sorted({row["op"] for row in rows}):
         own = [row for row in rows if row["op"] == op]
+        if not any(row["role"] == "candidate" for row in own):
+            continue  # rivals alone, on a device for which we have no kernel
         console.show(f"\n{op}: time of each rival over ours, geometric means over matrices")
         console.show(row_ratios(summarise(own)))
     for row in rows:

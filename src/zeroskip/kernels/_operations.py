@@ -31,7 +31,9 @@ class OperationKernel:
         reason: Why it cannot run on this machine; None where it can.
         doc: One line.
         bind: Makes what depends on the pattern alone, and gives the function for the other arguments. Benchmarks time
-            preparation and calls apart; None where nothing is prepared.
+            preparation and calls apart; None where nothing is prepared. What it gives may have `on(a, b)`, which puts
+            operands where the kernel computes and gives the call, and `seconds(call)`, which times it by that clock.
+        device: Where it computes: cpu, or cuda.
     """
 
     name: str
@@ -44,6 +46,7 @@ class OperationKernel:
     reason: str | None = None
     doc: str = ""
     bind: Callable[[Any], Callable[..., Any]] | None = None
+    device: str = "cpu"
 
     def why_not(self) -> str | None:
         return self.reason

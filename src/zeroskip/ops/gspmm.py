@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .._arrays import empty_lines
 from .._errors import DtypeError, InvalidArgument, ShapeError
 from ..formats import CSR, SparseMatrix, is_torch, like
 from ..formats._dtypes import Array
@@ -53,7 +54,7 @@ def gspmm(
     values = check_weights("gspmm", csr, weights, heads)
     shape = (csr.shape[0], *source.shape[1:])
     if out is None:
-        result = np.empty(shape, dtype=np.float32)
+        result = empty_lines(shape)
     else:
         read = (source, csr.indptr, csr.indices, *(() if values is None else (values,)))
         result = _writable("gspmm", out, shape, read)

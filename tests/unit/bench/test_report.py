@@ -191,6 +191,31 @@ def test_findings_need_enough_cells_and_say_what_they_found() -> None:
     assert found["H10"].verdict == UNKNOWN
 
 
+def test_rows_of_a_device_decide_other_findings_than_those_of_a_processor() -> None:
+    there: dict[str, Any] = {"device": "cuda", "peak_gflops": 1000.0}
+    graphs, masks = {"dataset": "graphs", "kind": "graph"}, {"dataset": "masks", "kind": "mask"}
+    rows = []
+    for i in range(5):
+        for n, faster in ((32, 1), (128, 2), (1024, 4)):
+            own = there | {"n": n, "mkl": 1.0}
+            rows += cell(f"w{i}", ours=n * 1e-6 / faster, **own) + cell(f"g{i}", ours=n * 1e-6, **own, **graphs)
+        for share, faster in ((0.7, 2), (0.95, 1)):
+            pair = cell(f"m{i}/{share}", ours=1e-4 / faster, mkl=1.0, sparsity=share, **there, **masks)
+            pair += cell(f"n{i}/{share}", ours=1e-4, mkl=1.0, sparsity=share, **there, **graphs)
+            rows += [one | {"op": "sddmm"} for one in pair]
+    for one in rows:
+        one["gflops"] = 2 * one["nnz"] * one["n"] / one["time_s"] / 1e9
+    found = {one.name: one for one in findings(rows)}
+    assert list(found) == ["H1", "H2", "H9", "H11", "H13"]
+    assert (found["H2"].verdict, found["H2"].figure[:10]) == (REFUTED, "2.00 times")
+    assert (found["H9"].verdict, found["H9"].figure) == (CONFIRMED, "dlmc 4.0 times, graphs 1.0 times")
+    assert (found["H13"].verdict, found["H13"].figure[:10]) == (CONFIRMED, "2.00 times")
+    assert found["H11"].figure == "masks 0.4%, graphs 0.3% of peak; masks 1.50 times graphs"
+    both = [one.name for one in findings([*rows, *cell("a")])]
+    assert both[:3] == ["H1", "H2", "H3"]
+    assert {"H3", "H13"} <= set(both)
+
+
 def test_tiles_count_losses() -> None:
     rows = [*cell("a"), *cell("b", ours=3e-4)]
     shown = tiles(rows)

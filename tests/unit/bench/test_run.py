@@ -6,16 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from zeroskip import InvalidArgument, datasets
+from zeroskip import InvalidArgument, datasets, kernels
 from zeroskip.bench import compare, limits, run, schema, sddmm, spmm, suites
+from zeroskip.bench.rows import compare as compare_rows
 from zeroskip.bench.run import RunSettings, in_turns
 from zeroskip.bench.stored import EntryProblem, OracleProblem
 from zeroskip.bench.suites import Set, Suite
@@ -23,8 +24,37 @@ from zeroskip.bench.summary import cells, summarise
 from zeroskip.cli import main
 from zeroskip.datasets import Entry, FileSet
 from zeroskip.formats import CSR
+from zeroskip.kernels._base import KernelInfo
+from zeroskip.kernels.peers._prepared import DensePeer
 
 METHODS = ("magnitude", "random")
+
+
+@dataclass(frozen=True)
+class Elsewhere(DensePeer):
+    """A product that another device would compute, by whose clock each takes a quarter of a second."""
+
+    def compute(self, x: Any, out: Any, bias: Any, activation: str | None, transposed: bool) -> None:
+        np.matmul(x if transposed else self.weight, self.weight.T if transposed else x, out=out)
+
+    def on(self, x: Any, transposed: bool) -> Callable[[], None]:
+        return lambda: None
+
+    @staticmethod
+    def seconds(call: Callable[[], Any]) -> float:
+        call()
+        return 0.25
+
+
+@dataclass(frozen=True)
+class OnAnotherDevice(KernelInfo):
+    device: str = "cuda"
+
+    def why_not(self) -> None:
+        """It runs."""
+
+    def prepare(self, a: Any) -> Elsewhere:
+        return Elsewhere(self.name, a.to_dense())
 
 
 def matrix(name: str) -> CSR:
@@ -176,7 +206,7 @@ def test_a_wrong_sddmm_is_a_failed_row(tmp_path: Path, monkeypatch: pytest.Monke
     known = sddmm.select(("auto",), ("none",))[0]
     broken = replace(known, function=lambda pattern, a, b, out, values, alpha: out.fill(1.0))
     raising = replace(known, name="raising", function=lambda *args: 1 // 0)
-    monkeypatch.setattr(sddmm, "select", lambda wanted, peers: [broken, raising])
+    monkeypatch.setattr(sddmm, "select", lambda wanted, peers, device: [broken, raising])
     run.run(RunSettings(suite(op="sddmm", limit=1, n=(5,)), tmp_path / "out"))
     assert [row["status"] for row in rows_of(tmp_path / "out")] == ["failed", "failed"]
     assert [
@@ -238,7 +268,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_built_in_suites_name_data_sets_that_there_are() -> None:
     found = suites.built_in()
-    assert [one.name for one in found] == ["dlmc", "smoke", "survey-cpu"]
+    assert [one.name for one in found] == ["dlmc", "smoke", "survey-cpu", "survey-gpu"]
     assert all(own.dataset in datasets.registry for one in found for own in one.sets)
     assert suites.load("dlmc") in found
 
@@ -339,3 +369,32 @@ def test_every_thread_is_bound() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "{1}"
+
+
+def test_a_device_has_its_own_rivals_clock_and_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        OnAnotherDevice(f"spmm_{layout}_f32_elsewhere", layout, "float32", "elsewhere", "elsewhere")
+        for layout in ("dense", "csr")
+    ]
+    for kernel in found:
+        monkeypatch.setitem(kernels.registry._items, kernel.name, kernel)
+    monkeypatch.setattr(limits, "device_fields", lambda: {"peak_gflops": 5.0, "llc": 7})
+    run.run(RunSettings(suite(limit=1, n=(4,), device="cuda", peers=("all",)), tmp_path / "out"))
+    rows = [row for row in rows_of(tmp_path / "out") if row["status"] == "ok"]
+    assert {row["kernel"] for row in rows} == {kernel.name for kernel in found}
+    for row in rows:
+        assert (row["device"], row["time_s"], row["peak_gflops"], row["llc"]) == ("cuda", 0.25, 5.0, 7)
+        assert row["choice"] is None, "`plan` chooses for the processor"
+    run.run(RunSettings(suite(limit=1, n=(4,), peers=("all",)), tmp_path / "here"))
+    assert {row["device"] for row in rows_of(tmp_path / "here")} == {"cpu"}
+
+
+def test_ratios_stay_on_one_device() -> None:
+    def row(device: str, role: str, time_s: float) -> dict[str, Any]:
+        own = {"status": "ok", "device": device, "role": role, "time_s": time_s, "origin": "x", "prepare_s": 1.0}
+        return own | {"kernel": f"{device} {role}", "layout": "columns"}
+
+    there = [row("cuda", "dense", 1.0), row("cuda", "peer", 2.0)]
+    here = [row("cpu", "dense", 8.0), row("cpu", "candidate", 4.0)]
+    compare_rows([*there, *here])
+    assert [one["speedup"] for one in (*there, *here)] == [1.0, 0.5, 1.0, 2.0]

@@ -269,6 +269,8 @@ def test_ratios_without_torch_or_without_dense() -> None:
         {"status": "ok", "role": "candidate", "origin": "native", "kernel": "k", "layout": "columns", "time_s": 1.0},
         {"status": "failed", "role": "dense", "origin": "torch", "kernel": "t", "layout": "rows", "time_s": None},
     ]
+    for row in rows:
+        row["device"] = "cpu"
     compare(rows)
     assert "speedup" not in rows[0]
     rows[0]["prepare_s"], rows[1]["prepare_s"] = 5.0, 1.0

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from zeroskip.bench import timer
 from zeroskip.bench.timer import MIN_CALLS, SETTLE_MAX_S, Candidate, Samples, interleave, settle
 
 
@@ -52,6 +53,24 @@ def test_what_comes_before_is_not_timed() -> None:
 def test_times_are_those_of_the_calls() -> None:
     found = interleave([Candidate("x", [lambda: time.sleep(0.002)])], budget_s=0.02, rounds=1)
     assert 0.002 <= found[0].median_s < 0.05
+
+
+def test_long_calls_are_made_once_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timer, "LONG_S", 0.001)
+    called: list[int] = []
+
+    def call() -> None:
+        called.append(1)
+        time.sleep(0.002)
+
+    found = interleave([Candidate("x", [call])], budget_s=0.0, rounds=3)[0]
+    assert (len(called), len(found.times_s), found.rounds) == (4, 3, 3)
+    assert min(found.times_s) >= 0.002
+
+
+def test_a_clock_of_its_own_gives_the_times() -> None:
+    found = interleave([Candidate("x", [lambda: None], clock=lambda call: 7.0)], budget_s=0.0, rounds=1)[0]
+    assert found.times_s == [7.0] * len(found.times_s)
 
 
 def test_settle_ends_when_nothing_runs() -> None:

@@ -1,4 +1,4 @@
-"""The survey's findings that rows of a CPU can decide: our figure beside the survey's, and a verdict.
+"""The survey's findings that rows of a CPU or a GPU can decide: our figure beside the survey's, and a verdict.
 
 The others, and what decides them, are in docs/findings.md.
 """
@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ..selection import CPU
 from .data import ABOVE, BELOW, Point, Row, points
 from .figures import WIDTH, share_of_peak
 
@@ -35,9 +36,59 @@ class Finding:
 
 
 def findings(rows: Sequence[Row]) -> list[Finding]:
-    """Each finding that rows may decide, in order."""
-    spmm, sddmm = points(rows, "spmm"), points(rows, "sddmm")
-    return [check(spmm, sddmm) for check in _CHECKS]
+    """Each finding that rows of these devices may decide, in order."""
+    found = []
+    for gpu, checks in ((True, _ON_GPUS), (False, _ON_CPUS)):
+        own = [row for row in rows if (row.get("device", CPU) != CPU) == gpu]
+        if own:
+            found += [check(points(own, "spmm"), points(own, "sddmm")) for check in checks]
+    return sorted(found, key=lambda finding: int(finding.name[1:]))
+
+
+def _h1(spmm: Sequence[Point], _: Sequence[Point]) -> Finding:
+    claim = "On a GPU SpMM reaches about 2.5 % of peak."
+    return _peaks("H1", claim, spmm, {"dlmc": 0.025, "graphs": 0.025})
+
+
+def _h2(spmm: Sequence[Point], _: Sequence[Point]) -> Finding:
+    claim = "On a GPU SpMM of graphs and of pruned layers is equally fast."
+    weights, graphs = (_best([p for p in _at(spmm, WIDTH) if p.group == g]) for g in ("dlmc", "graphs"))
+    return _ratio("H2", claim, weights, graphs, lambda r: CONFIRMED if 0.67 <= r <= 1.5 else REFUTED)
+
+
+def _h9(spmm: Sequence[Point], _: Sequence[Point]) -> Finding:
+    claim = "On a GPU SpMM of pruned layers is up to ten times as fast at width 1024 as at 32, of graphs no faster."
+    gains = {}
+    for group in ("dlmc", "graphs"):
+        wide, narrow = (_best([p for p in _at(spmm, n) if p.group == group]) for n in (1024, 32))
+        if min(len(wide), len(narrow)) >= LEAST:
+            gains[group] = statistics.median(wide) / statistics.median(narrow)
+    if len(gains) < 2:
+        return Finding("H9", claim, UNKNOWN, "")
+    as_claimed = [gains["dlmc"] >= 2, 0.67 <= gains["graphs"] <= 1.5]
+    verdict = CONFIRMED if all(as_claimed) else PARTLY if any(as_claimed) else REFUTED
+    return Finding("H9", claim, verdict, ", ".join(f"{group} {gain:.1f} times" for group, gain in gains.items()))
+
+
+def _h11(_: Sequence[Point], sddmm: Sequence[Point]) -> Finding:
+    claim = "On a GPU SDDMM reaches 2.3 % of peak, and is 1.44 times as fast on masks as on graphs."
+    usual = _at(sddmm, WIDTH)
+    masks, graphs = (_best([p for p in usual if p.group == g]) for g in ("masks", "graphs"))
+    shares = [share for group in ("masks", "graphs") if (share := share_of_peak(usual, group)) is not None]
+    if min(len(masks), len(graphs)) < LEAST or not shares:
+        return Finding("H11", claim, UNKNOWN, "")
+    ratio = statistics.median(masks) / statistics.median(graphs)
+    as_claimed = [any(0.67 <= share / 0.023 <= 1.5 for share in shares), 1.1 <= ratio <= 2]
+    verdict = CONFIRMED if all(as_claimed) else PARTLY if any(as_claimed) else REFUTED
+    figure = f"masks {shares[0]:.1%}, graphs {shares[-1]:.1%} of peak; masks {ratio:.2f} times graphs"
+    return Finding("H11", claim, verdict, figure)
+
+
+def _h13(_: Sequence[Point], sddmm: Sequence[Point]) -> Finding:
+    claim = "On a GPU the rate of SDDMM falls steeply above 80 % of zeros."
+    here = [p for p in _at(sddmm, WIDTH) if p.group == "masks"]
+    low, high = (_best([p for p in here if a <= p.first["sparsity"] < b]) for a, b in ((0.5, 0.8), (0.9, 1)))
+    return _ratio("H13", claim, low, high, lambda r: CONFIRMED if r >= 1.5 else PARTLY if r >= 1.15 else REFUTED)
 
 
 def _h3(spmm: Sequence[Point], _: Sequence[Point]) -> Finding:
@@ -139,4 +190,5 @@ def _peaks(name: str, claim: str, here: Sequence[Point], claimed: dict[str, floa
     return Finding(name, claim, verdict, ", ".join(f"{group} {share:.1%}" for group, share in shares.items()))
 
 
-_CHECKS = (_h3, _h4, _h5, _h7, _h8, _h10, _h12, _h14)
+_ON_CPUS = (_h3, _h4, _h5, _h7, _h8, _h10, _h12, _h14)
+_ON_GPUS = (_h1, _h2, _h9, _h11, _h13)

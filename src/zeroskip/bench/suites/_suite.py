@@ -11,6 +11,7 @@ from ..._errors import InvalidArgument
 from ..._toml import loads
 
 OPS = ("spmm", "sddmm")
+DEVICES = ("cpu", "cuda")
 _FOLDER = Path(__file__).parent
 
 
@@ -27,6 +28,7 @@ class Set:
         kernels: As `--kernels` of `zeroskip bench spmm`.
         peers: As its `--peers`.
         dtype: Value type of the matrices.
+        device: Whose kernels `auto` and `all` mean: cpu, or cuda.
         seconds: Of timing for each matrix and n, where no budget says otherwise.
         rounds: Slices a kernel gets of them.
         oracle: Whether our kernels also run on each matrix with its entries moved to the first columns.
@@ -40,6 +42,7 @@ class Set:
     kernels: tuple[str, ...] = ("auto",)
     peers: tuple[str, ...] = ("all",)
     dtype: str = "float32"
+    device: str = "cpu"
     seconds: float = 0.3
     rounds: int = 3
     oracle: bool = False
@@ -116,6 +119,8 @@ def _set(where: str, item: Any) -> Set:
     made = Set(**values)
     if made.op not in OPS:
         raise InvalidArgument(f"{where}: op is {made.op!r}, it must be one of {', '.join(OPS)}.")
+    if made.device not in DEVICES:
+        raise InvalidArgument(f"{where}: device is {made.device!r}, it must be one of {', '.join(DEVICES)}.")
     for name, least in (("limit", 1), ("rounds", 1), ("seconds", 0)):
         value = getattr(made, name)
         if value is not None and value < least:
