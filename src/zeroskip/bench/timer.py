@@ -20,7 +20,7 @@ __all__ = ["MIN_CALLS", "SETTLE_MAX_S", "Candidate", "Samples", "interleave", "s
 T = TypeVar("T")
 MIN_CALLS = 3
 # A call that takes longer is made once a slice, and only before the first is there one that does not count.
-LONG_S = 0.25
+LONG_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def interleave(
     Args:
         candidates: What to time; each gets the same share of the time.
         budget_s: About how long to take for all of them, pauses not counted. Each slice makes at least three calls, or
-            one of those that take longer than a quarter of a second, so slow ones take longer.
+            one of those that take longer than a tenth of a second, so slow ones take longer.
         rounds: Slices per candidate.
     Returns:
         Samples in the order of `candidates`.
