@@ -27,6 +27,8 @@ AHEAD = 2
 def measured(items: Sequence[Item], settings: RunSettings) -> Iterator[tuple[Item, list[list[Row]], list[str]]]:
     """Each item with its rows, cell by cell, and what was left out; as tasks end, so in another order.
 
+    A task that raises, or whose worker dies, leaves its item out: the same command tries it again.
+
     Raises:
         MissingDependency: If Ray is not installed.
     """
@@ -57,7 +59,13 @@ def measured(items: Sequence[Item], settings: RunSettings) -> Iterator[tuple[Ite
             running[task.remote(settings.suite, place, item.entry.name, item.ns, settings.seed, threads)] = item
         if running:
             done, _ = ray.wait(list(running), num_returns=1)
-            yield running.pop(done[0]), *ray.get(done[0])
+            item = running.pop(done[0])
+            try:
+                cells, said = ray.get(done[0])
+            except ray.exceptions.RayError as error:  # its worker died, or it raised
+                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+                cells, said = [], [f"left out: {item.entry.name}: {[type(error).__name__, *lines][-1]}"]
+            yield item, cells, said
 
 
 def measure(

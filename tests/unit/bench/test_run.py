@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from zeroskip import InvalidArgument, datasets, kernels
-from zeroskip.bench import compare, limits, run, schema, sddmm, spmm, suites
+from zeroskip.bench import cluster, compare, limits, run, schema, sddmm, spmm, suites
 from zeroskip.bench.rows import compare as compare_rows
 from zeroskip.bench.run import RunSettings, in_turns
 from zeroskip.bench.stored import EntryProblem, OracleProblem
@@ -398,3 +399,34 @@ def test_ratios_stay_on_one_device() -> None:
     here = [row("cpu", "dense", 8.0), row("cpu", "candidate", 4.0)]
     compare_rows([*there, *here])
     assert [one["speedup"] for one in (*there, *here)] == [1.0, 0.5, 1.0, 2.0]
+
+
+def test_a_worker_that_dies_leaves_its_matrix_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Died(Exception):
+        """What Ray's exceptions are here."""
+
+    def get(task: tuple[Any, ...]) -> Any:
+        if task[2] == "random/1":
+            raise Died("The worker died unexpectedly.\n\tout of memory\n")
+        return cluster.measure(*task)
+
+    ray = types.ModuleType("ray")
+    parts = {
+        "is_initialized": lambda: True,
+        "nodes": lambda: [{"Resources": {"CPU": 2.0}, "Alive": True}],
+        "cluster_resources": lambda: {"CPU": 2.0},
+        "remote": lambda **_: lambda _: types.SimpleNamespace(remote=lambda *task: task),
+        "wait": lambda tasks, num_returns: (tasks[:num_returns], tasks[num_returns:]),
+        "get": get,
+        "exceptions": types.SimpleNamespace(RayError=Died),
+    }
+    for name, part in parts.items():
+        setattr(ray, name, part)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    said: list[str] = []
+    outcome = run.run(RunSettings(suite(n=(2, 3)), tmp_path / "out", threads=1, ray=True), say=said.append)
+    assert (outcome.total, outcome.done, outcome.left_out) == (12, 10, 2)
+    assert said == ["left out: random/1: out of memory"]
+    assert {row["matrix"] for row in rows_of(tmp_path / "out")} == {f"{m}/{i}" for m in METHODS for i in range(3)} - {
+        "random/1"
+    }

@@ -144,8 +144,6 @@ class CudaKernel(KernelInfo):
     def rejects(self, a: SparseMatrix, n: int) -> str | None:
         if self.format == "nm" and not (isinstance(a, NM) and (a.n, a.m) == (2, 4)):
             return f"it takes nm of 2:4 and a is {a.name}; pass a.convert('nm', n=2, m=4)"
-        if self.format == "nm" and (a.shape[0] % 64 or a.shape[1] % 64):
-            return f"it takes nm with a shape in multiples of 64 and a has {a.shape}; pad it"
         return too_large(a)
 
     def prepare(self, a: SparseMatrix) -> OnDevice:
@@ -253,10 +251,24 @@ def _time(call: Callable[[], Any]) -> float:
 
 
 def cusparselt(a: SparseMatrix) -> tuple[int, Callable[[Any], Any]]:
-    """torch's semi-structured tensors in bfloat16, the type of both operands and of the result."""
+    """torch's semi-structured tensors in bfloat16, the type of both operands and of the result.
+
+    Shapes in multiples of 64 (8 columns of x) go as they are; others are padded with zeros, x in each call.
+    """
     torch: Any = importlib.import_module("torch")
-    weight = torch.sparse.to_sparse_semi_structured(torch.from_numpy(a.to_dense()).cuda().bfloat16())
-    return a.shape[0] * a.shape[1] * 9 // 8, lambda x: torch.mm(weight, x)
+    pad = torch.nn.functional.pad
+    rows, cols = a.shape
+    more = -cols % 64
+    dense = pad(torch.from_numpy(a.to_dense()).cuda().bfloat16(), (0, more, 0, -rows % 64))
+    weight = torch.sparse.to_sparse_semi_structured(dense)
+
+    def product(x: Any) -> Any:
+        n = x.shape[1]
+        if more or n % 8:
+            x = pad(x, (0, -n % 8, 0, more))
+        return torch.mm(weight, x)[:rows, :n]
+
+    return dense.numel() * 9 // 8, product
 
 
 def pyg(a: SparseMatrix) -> tuple[int, Callable[[Any], Any]]:
