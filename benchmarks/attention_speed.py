@@ -1,12 +1,13 @@
 """Sparse attention against torch's full scaled_dot_product_attention, on the same threads.
 
-    python benchmarks/attention_speed.py [--length 4096] [--long] [--model] [--threads 2] [--json]
+    python benchmarks/attention_speed.py [--length 4096] [--flex] [--long] [--model] [--threads 2] [--json]
 
 8 heads x LENGTH x 64, float32, 85 and 90 % masked: random blocks of 64 x 64 (BSR), and a window rule of the same
 share. Each result is first checked against the float64 reference on some queries of each head. Then calls are
 interleaved with those of torch and of torch with the same boolean mask, in rounds; medians of single calls. The
 baseline is torch's full attention, without a mask.
 
+--flex: beside them FlexAttention, compiled for each mask (about a minute), its block mask made beforehand.
 --long: 16k and 32k tokens under a causal window, and what a call adds to the peak of resident memory beside its result
 (torch's causal attention is measured on one head in eight).
 --decode: one new token over 4k, 32k keys.
@@ -93,6 +94,31 @@ def check(arrays: tuple[np.ndarray, ...], mask: Mask, out: np.ndarray) -> None:
         assert_attended(out[:, :, rows], expected, FEATURES, length)
 
 
+def flex(tensors: tuple[torch.Tensor, ...], mask: Mask) -> Callable[[], torch.Tensor]:
+    """FlexAttention with this mask, compiled, and its block mask made; held to the result of ours."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    length = tensors[0].shape[2]
+    if isinstance(mask, Rule):
+        reach = mask.window
+
+        def sees(_b: torch.Tensor, _h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+            return (i - j).abs() <= reach
+
+    else:
+        kept = torch.from_numpy(mask.to_dense()[::BLOCK, ::BLOCK] != 0)
+
+        def sees(_b: torch.Tensor, _h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+            return kept[i // BLOCK, j // BLOCK]
+
+    blocks = create_block_mask(sees, None, None, length, length, device="cpu", BLOCK_SIZE=BLOCK)
+    compiled = torch.compile(flex_attention, dynamic=False)
+    with torch.inference_mode():
+        found = compiled(*tensors, block_mask=blocks)
+    np.testing.assert_allclose(found.numpy(), ops.attention(*(x.numpy() for x in tensors), mask), atol=1e-5)
+    return lambda: compiled(*tensors, block_mask=blocks)
+
+
 def report(row: dict[str, Any], options: Any) -> None:
     """One line a row."""
     if options.json:
@@ -124,14 +150,14 @@ def speed(options: Any) -> None:
         for kind, mask in (("blocks", random_blocks(length, masked)), ("window", window_for(length, masked))):
             check(arrays, mask, ops.attention(*arrays, mask))
             dense = torch.from_numpy(mask.matrix(length, length) if isinstance(mask, Rule) else mask.to_dense() != 0)
-            times = compare(
-                {
-                    "torch full": lambda: full(q, k, v),
-                    "zeroskip": lambda mask=mask: ops.attention(*arrays, mask),  # type: ignore[misc]
-                    "torch masked": lambda dense=dense: full(q, k, v, attn_mask=dense),  # type: ignore[misc]
-                },
-                options,
-            )
+            calls: dict[str, Callable[[], object]] = {
+                "torch full": lambda: full(q, k, v),
+                "zeroskip": lambda mask=mask: ops.attention(*arrays, mask),  # type: ignore[misc]
+                "torch masked": lambda dense=dense: full(q, k, v, attn_mask=dense),  # type: ignore[misc]
+            }
+            if options.flex:
+                calls["flex"] = flex((q, k, v), mask)
+            times = compare(calls, options)
             seen = shown(mask, length)
             report(
                 {
@@ -142,6 +168,7 @@ def speed(options: Any) -> None:
                     "torch_masked_ms": times["torch masked"] * 1e3,
                     "zeroskip_ms": times["zeroskip"] * 1e3,
                     "times_torch_full": times["torch full"] / times["zeroskip"],
+                    **({"times_flex": times["flex"] / times["zeroskip"]} if options.flex else {}),
                     "zeroskip_gflops": 4e-9 * HEADS * FEATURES * seen * length**2 / times["zeroskip"],
                     "torch_full_gflops": 4e-9 * HEADS * FEATURES * length**2 / times["torch full"],
                 },
@@ -266,6 +293,7 @@ def main() -> None:
     found.add_argument("--budget", type=float, default=20.0, help="seconds a comparison")
     found.add_argument("--windows", type=int, default=3, help="of 4096 tokens, for --model")
     found.add_argument("--json", action="store_true")
+    found.add_argument("--flex", action="store_true", help="FlexAttention beside them, a minute of compiling each")
     for name in ("long", "decode", "model"):
         found.add_argument(f"--{name}", action="store_true")
     options = found.parse_args()

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._errors import KernelUnavailable
 from ...formats import NM, SparseMatrix
 from ...formats._dtypes import Array
 from .._base import Float32, KernelInfo, registry
@@ -148,6 +149,8 @@ class CudaKernel(KernelInfo):
 
     def prepare(self, a: SparseMatrix) -> OnDevice:
         assert self.make is not None
+        if reason := self.rejects(a, 1):
+            raise KernelUnavailable(f"{self.name}: {reason}.")
         nbytes, product = self.make(a)
         return OnDevice(self.name, a.shape, nbytes, product, self.x_dtype)
 
@@ -253,7 +256,8 @@ def _time(call: Callable[[], Any]) -> float:
 def cusparselt(a: SparseMatrix) -> tuple[int, Callable[[Any], Any]]:
     """torch's semi-structured tensors in bfloat16, the type of both operands and of the result.
 
-    Shapes in multiples of 64 (8 columns of x) go as they are; others are padded with zeros, x in each call.
+    Shapes in multiples of 64 (8 columns of x) go as they are; others are padded with zeros, x in each call. Groups of
+    fewer than two entries are filled with zeros, which are multiplied: a NaN or an infinity in x may reach more rows.
     """
     torch: Any = importlib.import_module("torch")
     pad = torch.nn.functional.pad
@@ -261,6 +265,7 @@ def cusparselt(a: SparseMatrix) -> tuple[int, Callable[[Any], Any]]:
     more = -cols % 64
     dense = pad(torch.from_numpy(a.to_dense()).cuda().bfloat16(), (0, more, 0, -rows % 64))
     weight = torch.sparse.to_sparse_semi_structured(dense)
+    torch.cuda.synchronize()  # before `dense` goes
 
     def product(x: Any) -> Any:
         n = x.shape[1]
