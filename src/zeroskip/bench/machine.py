@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from .._memory import total_bytes
 from ..kernels import cpu, num_threads
 
 PACKAGES = (
@@ -49,7 +50,7 @@ def machine() -> dict[str, Any]:
         "l1d_bytes": _cache_bytes(1) or int(info["l1d_bytes"]),
         "l2_bytes": _cache_bytes(2) or int(info["l2_bytes"]),
         "l3_bytes": _cache_bytes(3) or int(info["l3_bytes"]),
-        "memory_bytes": memory_bytes(),
+        "memory_bytes": total_bytes() or 0,
         "system": f"{platform.system()} {platform.release()}",
     }
 
@@ -89,14 +90,6 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def memory_bytes() -> int:
-    """Physical memory, 0 where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 0
 
 
 def resident_bytes() -> int:

@@ -135,14 +135,3 @@ def quiet(workers: Sequence[Worker]) -> None:
         time.sleep(0.05)
         if sum(worker.cpu_s() for worker in workers) - before < 0.015:
             return
-
-
-def free_bytes() -> int:
-    """Memory that is there for more; a lot where the system does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 1 << 60

@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import datasets
 from .._errors import InvalidArgument, ZeroskipError
+from .._memory import total_bytes
 from ..datasets import Entry
 from . import limits, machine, schema, sddmm, spmm
 from .operands import Expected
@@ -247,7 +248,7 @@ def needs_too_much(shape: tuple[int, int], ns: Sequence[int]) -> str | None:
     """Why dense operands and their check at the widest of these do not fit memory; None where they do."""
     rows, cols = shape
     needed = max(ns) * (8 * (rows + cols) + 24 * rows)  # both in two layouts, and three of the result's size in float64
-    memory = machine.memory_bytes() or needed
+    memory = total_bytes() or needed
     if needed <= memory / 2:
         return None
     return f"at N = {max(ns)} operands and check take {needed / 1e9:.0f} GB of {memory / 1e9:.0f}"

@@ -6,7 +6,6 @@ as narrow as their number allows, 64-bit where there are more than 2^31.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._errors import DtypeError, InvalidArgument, MissingDependency, ShapeError
+from .._memory import available_bytes
 from ..formats import CSR, SparseMatrix, is_torch
 from ..formats._dtypes import Array
 from ..kernels._base import Float32
@@ -71,14 +71,6 @@ def edges_nbytes(edges: int, targets: int, sources: int) -> int:
     """Bytes that `from_edges` takes at most: keys, their sorted copy, their counts; offsets, columns, values."""
     index = 2 if sources <= 65536 else 4 if sources <= 2**31 - 1 else 8
     return 4 * 8 * edges + 2 * 8 * (targets + 1) + (index + 4 + 8) * edges
-
-
-def available_bytes() -> int | None:
-    """Memory that is free now, by the operating system's account; None where it does not say."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def check_memory(where: str, needed: int) -> None:

@@ -341,7 +341,7 @@ def test_compare_finds_what_moved(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_what_does_not_fit_memory_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = run.needs_too_much((24, 32), (2,))
-    monkeypatch.setattr(run.machine, "memory_bytes", lambda: 2 * 2 * (8 * 56 + 24 * 24) + 1)
+    monkeypatch.setattr(run, "total_bytes", lambda: 2 * 2 * (8 * 56 + 24 * 24) + 1)
     said: list[str] = []
     run.run(RunSettings(suite(limit=1), tmp_path / "out"), say=said.append)
     assert {row["n"] for row in rows_of(tmp_path / "out")} == {2}

@@ -337,7 +337,7 @@ def test_describing_a_long_rule_makes_no_entries() -> None:
 
 
 def test_what_does_not_fit_is_refused_with_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_grid, "_memory_bytes", lambda: 2**20)
+    monkeypatch.setattr(_grid, "total_bytes", lambda: 2**20)
     for kind in ALL:
         settings = {"causal": True} if kind == "causal" else {"sparsity": 0.5}
         with pytest.raises(InvalidArgument, match=r"entries of 1024 x 1024 take .* GiB to make"):

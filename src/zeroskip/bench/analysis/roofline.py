@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..._memory import total_bytes
 from ...formats import DenseMatrix
 from ...kernels import cpu
 from ...runtime.packing import pack
@@ -61,7 +62,7 @@ def measure_roofline(dense_kernel: str) -> Roofline:
     Args:
         dense_kernel: Our float32 dense kernel.
     """
-    most = (machine.memory_bytes() or 8 * _READ_BYTES) // 8
+    most = (total_bytes() or 8 * _READ_BYTES) // 8
     weights = np.ones((max(8, min(_READ_BYTES, most) // (4 * _COLUMNS)), _COLUMNS), dtype=np.float32)
     reads = {"numpy.matmul": weights.nbytes / _gemv_s(weights)}
     reads[dense_kernel] = _kernel_read(dense_kernel, weights)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..process import Worker, WorkerFailed, free_bytes, quiet
+from ..._memory import available_bytes
+from ..process import Worker, WorkerFailed, quiet
 from ..resume import read_turns
 from ..timer import Samples
 from .entries import Entry
@@ -87,7 +88,7 @@ class Pool:
         self.workers.clear()
 
     def _make_room(self) -> None:
-        while self.workers and free_bytes() < _SPARE_BYTES:
+        while self.workers and (available_bytes() or _SPARE_BYTES) < _SPARE_BYTES:
             oldest = next(iter(self.workers))
             self.workers.pop(oldest).close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._errors import InvalidArgument, ShapeError
+from ..._memory import total_bytes
 from ...formats import BSR, CSR
 
 Int64 = npt.NDArray[np.int64]
@@ -114,7 +114,7 @@ class Grid:
             InvalidArgument: With the size that it would take.
         """
         need = entries * (_ENTRY_BYTES + (4 * self.block**2 if self.block > 1 else 0))
-        have = _memory_bytes()
+        have = total_bytes()
         if have and need > have:
             raise InvalidArgument(
                 f"{self.where}: {entries} entries of {self.text} take {need / 2**30:.1f} GiB to make, this machine has "
@@ -225,10 +225,3 @@ def added(grid: Grid, found: Rows, rows: Int64, cols: Int64) -> Rows:
     indptr = found.indptr.copy()
     indptr[1:] += np.cumsum(np.bincount(rows, minlength=grid.rows))
     return Rows(indptr, np.insert(found.indices, at, cols))
-
-
-def _memory_bytes() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not everywhere
-        return 0
