@@ -15,8 +15,9 @@ from ._base import ISAS, OURS, Float32, KernelInfo, registry
 from ._epilogue import finish
 from .graph import gspmm, isas
 
-# A matrix of more elements than this with more than one entry in a thousand is no graph: kernels of weights are faster.
-_SMALL_ELEMS, _GRAPH = 2**20, 1000
+# A matrix of more elements than this, with more than one entry in a thousand and more than so many a row, is no graph:
+# kernels of weights are faster.
+_SMALL_ELEMS, _GRAPH, _DEGREE = 2**20, 1000, 16
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ class GraphKernel(KernelInfo):
 
     def rejects(self, a: SparseMatrix, n: int) -> str | None:
         elems = a.shape[0] * a.shape[1]
-        if elems <= _SMALL_ELEMS or a.nnz * _GRAPH <= elems:
+        if elems <= _SMALL_ELEMS or a.nnz * _GRAPH <= elems or a.nnz <= _DEGREE * a.shape[0]:
             return None
-        return f"it is made for graphs, with fewer than one entry in {_GRAPH}"
+        return f"it is made for graphs, with fewer than one entry in {_GRAPH}, or {_DEGREE} a row"
 
     def prepare(self, a: SparseMatrix) -> GraphProduct:
         csr = a if isinstance(a, CSR) else CSR.from_coo(a.to_coo())

@@ -63,7 +63,7 @@ class Measured:
 
 # Sums over edges are weighed where A has so many elements, or so few entries a row beside so many columns of x: kernels
 # of weights pass over blocks of columns that hold nearly nothing there (512x512 at 98 %, N = 128: 1.3 times the time).
-GRAPH_ELEMS, GRAPH_DEGREE, GRAPH_COLUMNS = 2**28, 32, 64
+GRAPH_ELEMS, GRAPH_DEGREE, GRAPH_COLUMNS = 2**28, 32, 16
 
 
 def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel]:

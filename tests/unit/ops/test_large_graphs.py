@@ -58,12 +58,12 @@ def test_spmm_of_a_graph_is_a_sum_over_edges(ring: CSR) -> None:
 
 
 def test_a_layer_is_no_graph() -> None:
-    layer = CSR.from_dense((np.random.default_rng(0).random((1200, 1200)) < 0.01).astype(np.float32))
+    layer = CSR.from_dense((np.random.default_rng(0).random((1200, 1200)) < 0.02).astype(np.float32))
     assert "graphs" in str(registry.get(GRAPHS).rejects(layer, 8))
     assert GRAPHS not in [kernel.name for kernel in candidates(layer, 8)]
 
 
-@pytest.mark.parametrize(("degree", "n", "weighed"), [(8, 128, True), (32, 64, True), (33, 128, False), (8, 32, False)])
+@pytest.mark.parametrize(("degree", "n", "weighed"), [(8, 128, True), (32, 64, True), (33, 128, False), (8, 15, False)])
 def test_sums_over_edges_are_weighed_for_few_entries_a_row_beside_many_columns(degree, n, weighed):
     indices = np.tile(np.arange(degree, dtype=np.int32), 512)
     indptr = np.arange(513, dtype=np.int64) * degree
