@@ -216,6 +216,12 @@ def test_rows_of_a_device_decide_other_findings_than_those_of_a_processor() -> N
     assert {"H3", "H13"} <= set(both)
 
 
+def test_the_page_names_a_device() -> None:
+    rows = cell("a", machine={**MACHINE, "gpu": "A device of 132 units"})
+    assert ("Device", "A device of 132 units") in facts(rows, "")
+    assert "Device" not in dict(facts(cell("a"), ""))
+
+
 def test_tiles_count_losses() -> None:
     rows = [*cell("a"), *cell("b", ours=3e-4)]
     shown = tiles(rows)

@@ -120,6 +120,8 @@ def facts(rows: Sequence[Mapping[str, Any]], command: str) -> list[tuple[str, st
         found.append(
             ("Processor", f"{where['cpu']}, {where['cores']} cores, {where['isa']}, {caches}, {where['system']}")
         )
+        if where.get("gpu"):
+            found.append(("Device", where["gpu"]))
     peaks = [float(row["peak_gflops"]) for row in rows if row.get("peak_gflops")]
     if peaks and any(row.get("bandwidth") for row in rows):
         bandwidth = statistics.median(float(row["bandwidth"]) for row in rows if row.get("bandwidth"))
