@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _rows
@@ -14,12 +13,9 @@ from ._options import (
     Help,
     add_output_options,
     add_seed,
-    add_threads,
     fractions,
     names,
-    not_negative,
     pattern,
-    positive,
     positives,
     shapes,
 )
@@ -75,13 +71,7 @@ def add_parser(kinds: Any) -> None:
     who = sddmm.add_argument_group("who takes part")
     who.add_argument("--kernels", type=names, default=["auto"], help="auto (the newest of ours), all, names or globs")
     who.add_argument("--peers", type=names, default=["all"], help="all, auto (the dense product), none, or torch,numpy")
-    how = sddmm.add_argument_group("how")
-    add_threads(how)
-    how.add_argument("--budget", type=not_negative, default=2.0, metavar="S", help="seconds of timing per problem (2)")
-    how.add_argument("--rounds", type=positive, default=7, metavar="N", help="slices a kernel gets of it, in turn (7)")
-    how.add_argument(
-        "--out", type=Path, metavar="FILE", help="write rows to FILE as JSON lines, each as soon as it is there"
-    )
+    _rows.add_how(sddmm, 2.0)
     add_output_options(sddmm)
 
 

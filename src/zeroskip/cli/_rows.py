@@ -1,4 +1,4 @@
-"""What `bench spmm` and `bench sddmm` share: random problems asked for, rows on their way to a file, and failures."""
+"""What `bench spmm` and `bench sddmm` share: how to measure, random problems, rows on their way to a file, failures."""
 
 from __future__ import annotations
 
@@ -9,9 +9,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._console import Console, UsageError
+from ._options import add_threads, not_negative, positive
 
 if TYPE_CHECKING:
     from ..bench.rows import Row
+
+
+def add_how(parser: argparse.ArgumentParser, budget_s: float) -> None:
+    """How long to measure, with how many threads, and where rows go."""
+    how = parser.add_argument_group("how")
+    add_threads(how)
+    how.add_argument(
+        "--budget",
+        type=not_negative,
+        default=budget_s,
+        metavar="S",
+        help=f"seconds of timing per problem ({budget_s:g})",
+    )
+    how.add_argument("--rounds", type=positive, default=7, metavar="N", help="slices a kernel gets of it, in turn (7)")
+    how.add_argument(
+        "--out", type=Path, metavar="FILE", help="write rows to FILE as JSON lines, each as soon as it is there"
+    )
 
 
 def random_problems(args: argparse.Namespace) -> dict[str, Any]:

@@ -15,12 +15,9 @@ from ._options import (
     add_output_options,
     add_plugin,
     add_seed,
-    add_threads,
     fractions,
     names,
-    not_negative,
     pattern,
-    positive,
     positives,
     shapes,
 )
@@ -109,13 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peers", type=names, default=["auto"], help="auto (dense rivals), all, none, or torch,scipy,mkl,..."
     )
     add_plugin(who)
-    how = spmm.add_argument_group("how")
-    add_threads(how)
-    how.add_argument("--budget", type=not_negative, default=3.0, metavar="S", help="seconds of timing per problem (3)")
-    how.add_argument("--rounds", type=positive, default=7, metavar="N", help="slices a kernel gets of it, in turn (7)")
-    how.add_argument(
-        "--out", type=Path, metavar="FILE", help="write rows to FILE as JSON lines, each as soon as it is there"
-    )
+    _rows.add_how(spmm, 3.0)
     add_output_options(spmm)
     _bench_sddmm.add_parser(kinds)
     summary = kinds.add_parser(
