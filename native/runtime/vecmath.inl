@@ -39,8 +39,8 @@ static inline vf vset(float x) { return x - vf{}; }  // x - 0 keeps the sign of 
 static inline vi viset(int32_t x) { return x - vi{}; }
 static inline vf vload(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
 static inline void vstore(float* p, vf x) { *reinterpret_cast<vf_unaligned*>(p) = x; }
-// Past the caches: for results that are larger than they are, whose lines would be read first. p is aligned to a vector; other threads
-// see it after vdone().
+// Past the caches: for results that are larger than they are, whose lines would be read first. p is aligned to a vector;
+// other threads see it after vdone().
 #if defined(__AVX512F__) && !defined(ZS_VEC_GENERIC)
 static inline void vstream(float* p, vf x) { _mm512_stream_ps(p, x); }
 static inline void vdone() { _mm_sfence(); }

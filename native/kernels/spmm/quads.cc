@@ -2,8 +2,8 @@
 // [column][4]: one vector of X serves four rows, and twelve accumulators hide the latency; of one vector of lanes two quads go
 // together, for four sums would wait for each other. Panels are cut into even strips (24 lanes at most in AVX2; 32 are 16 and
 // 16), and a strip goes through all quads of a task before the next. The columns of a dense matrix that fill three quarters of
-// L1 are copied together for it: as they lie in a panel, rows are 256 bytes apart and share half of the sets, and fewer would fit (12 % of the time on
-// Zen 3). A sparse one takes X from where it lies, as many columns as hold about 160 stored ones, so that beginning and
+// L1 are copied together for it: as they lie in a panel, rows are 256 bytes apart and share half of the sets, and fewer would
+// fit (12 % of the time on Zen 3). A sparse one takes X from where it lies, as many columns as hold about 160 stored ones, so that beginning and
 // ending a quad costs little; copied too, it was no faster at 40 % of the columns and slower below.
 #include <vector>
 

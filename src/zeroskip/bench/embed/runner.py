@@ -88,7 +88,7 @@ class Pool:
         self.workers.clear()
 
     def _make_room(self) -> None:
-        while self.workers and (available_bytes() or _SPARE_BYTES) < _SPARE_BYTES:
+        while self.workers and (free := available_bytes()) is not None and free < _SPARE_BYTES:
             oldest = next(iter(self.workers))
             self.workers.pop(oldest).close()
 
