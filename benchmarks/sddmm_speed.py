@@ -8,6 +8,7 @@ graph: rows and columns drawn with falling probabilities and shuffled, A B^T at 
 torch.sparse.sampled_addmm with a tensor that was made beforehand, which is timed on masks too.
 softmax: over the entries of the masks, against torch.softmax of the dense scores.
 
+Q and K are tensors that torch made, whose memory begins at a cache line, where NumPy's begins anywhere.
 All candidates of a row take turns in one run; a ratio is the median of those of the rounds, each of median times. Above
 1 is faster than the rival. Results are held to the error bound before anything is timed.
 """
@@ -96,7 +97,7 @@ def sddmm_calls(patterns: dict[str, SparseMatrix], depth: int, dense: np.ndarray
     from zeroskip.kernels.peers.torch_sddmm import csr_tensor
 
     m, n = patterns["csr"].shape
-    q, k = (torch.from_numpy(random_dense((size, depth), seed=seed)) for seed, size in enumerate((m, n)))
+    q, k = (torch.from_numpy(random_dense((size, depth), seed=seed)).clone() for seed, size in enumerate((m, n)))
     calls: Calls = {}
     for name, pattern in patterns.items():
         assert_close(ops.sddmm(pattern, q, k.t()).data.reshape(1, -1), sddmm_bound(pattern, q.numpy(), k.numpy().T))

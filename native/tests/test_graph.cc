@@ -110,6 +110,27 @@ void compare(Floats& found, const Expected& want, Isa isa, const std::string& wh
   check(ok, isa, what);
 }
 
+// All reductions by all instruction sets; indices of 4 bytes without weights.
+void gspmm_of(const TestGraph& g, int64_t heads, int64_t features, uint64_t seed, const std::vector<int>& widths) {
+  Floats x(g.cols * heads * features, 0, seed % 3), y(g.rows() * heads * features, NAN, 1);
+  Floats weights(std::max<int64_t>(1, g.entries() * heads), 0);
+  fill(x, seed);
+  fill(weights, seed + 1);
+  for (Reduce reduce : {Reduce::sum, Reduce::mean, Reduce::max, Reduce::min}) {
+    for (int bytes : widths) {
+      if (!sampled()) continue;
+      const Gspmm a{g.view(bytes), x.data(), bytes == 4 ? nullptr : weights.data(), y.data(), heads, features, reduce};
+      const Expected want = gspmm_reference(g, a);
+      for (Isa isa : kIsasToTry) {
+        if (!graph_isa(isa) || !isa_usable(isa)) continue;
+        for (int64_t i = 0; i < y.size(); ++i) y[i] = NAN;
+        run_gspmm(isa, a, Pool::get());
+        compare(y, want, isa, "gspmm, " + std::to_string(features) + " features, " + std::to_string(bytes) + " bytes");
+      }
+    }
+  }
+}
+
 const std::vector<std::vector<int64_t>> kLengths = {
     {1}, {0, 3, 0, 1}, {47, 48, 49, 96, 97, 0, 2}, {5, 9000, 9000, 0, 3, 1, 9000}};
 
@@ -120,25 +141,16 @@ ZS_TEST(gspmm_of_all_shapes) {
   for (const auto& lengths : kLengths) {
     const TestGraph g(lengths, 9000, ++seed);
     for (const auto& shape : {std::pair<int64_t, int64_t>{1, 1}, {1, 7}, {1, 33}, {3, 5}, {2, 129}}) {
-      Floats x(g.cols * shape.first * shape.second, 0, seed % 3), y(g.rows() * shape.first * shape.second, NAN, 1);
-      Floats weights(std::max<int64_t>(1, g.entries() * shape.first), 0);
-      fill(x, seed);
-      fill(weights, seed + 1);
-      for (Reduce reduce : {Reduce::sum, Reduce::mean, Reduce::max, Reduce::min}) {
-        for (int bytes : {2, 4, 8}) {
-          if (!sampled()) continue;
-          const Gspmm a{g.view(bytes), x.data(), bytes == 4 ? nullptr : weights.data(), y.data(), shape.first, shape.second,
-                        reduce,        0};
-          const Expected want = gspmm_reference(g, a);
-          for (Isa isa : kIsasToTry) {
-            if (!graph_isa(isa) || !isa_usable(isa)) continue;
-            for (int64_t i = 0; i < y.size(); ++i) y[i] = NAN;
-            run_gspmm(isa, a, Pool::get());
-            compare(y, want, isa, "gspmm, " + std::to_string(shape.second) + " features, " + std::to_string(bytes) + " bytes");
-          }
-        }
-      }
+      gspmm_of(g, shape.first, shape.second, seed, {2, 4, 8});
     }
+  }
+}
+
+// More than 32 MB of x, of which 64 columns are less: gone through in panels.
+ZS_TEST(gspmm_in_panels) {
+  const TestGraph g({5, 9000, 0, 49, 1}, 130000, 300);
+  for (const auto& shape : {std::pair<int64_t, int64_t>{1, 80}, {1, 67}, {5, 16}, {2, 65}}) {
+    gspmm_of(g, shape.first, shape.second, 301, {4, 8});
   }
 }
 

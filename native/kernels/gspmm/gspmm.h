@@ -26,12 +26,15 @@ struct Gspmm {
   float* y;
   int64_t heads, features;  // of each head
   Reduce reduce;
-  int64_t ahead;  // entries that x is asked for before it is needed; 0: never
-  bool past;  // y is written past the caches: it is aligned to lines, as each head of a row is
+  // What follows, run_gspmm sets.
+  int64_t ahead = 0;  // entries that x is asked for before it is needed; 0: never
+  bool past = false;  // y is written past the caches: it is aligned to lines, as each head of a row is
+  int64_t stride = 0;  // floats from a row to the next, of x and of y: all heads, where heads and features are a panel of them
+  int64_t weight_step = 0;  // floats from the weights of an entry to those of the next
 };
 
 static inline int64_t row_length(const Graph& graph, int64_t row) { return graph.indptr[row + 1] - graph.indptr[row]; }
-static inline int64_t row_size(const Gspmm& a) { return a.heads * a.features; }  // floats of a row of x
+static inline int64_t row_size(const Gspmm& a) { return a.heads * a.features; }  // floats of a row of x that are read
 
 struct GspmmMicro {
   void (*rows)(const Gspmm&, int64_t begin, int64_t end);
