@@ -1,4 +1,4 @@
-"""Memory for results."""
+"""Memory that begins at a cache line."""
 
 from __future__ import annotations
 
@@ -19,3 +19,10 @@ def empty_lines(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     buffer = np.empty(size + line, dtype=np.float32)
     start = -(buffer.ctypes.data // 4) % line
     return buffer[start : start + size].reshape(shape)
+
+
+def copied_to_lines(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A contiguous float32 copy that begins at a line, as tensors of torch do."""
+    found = empty_lines(array.shape)
+    found[...] = array
+    return found

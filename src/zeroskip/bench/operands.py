@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .._arrays import copied_to_lines
 from .._errors import InvalidArgument
 from ..datasets import drawn_values
 from ..formats import BSR, CSR, NM, VNM, SparseMatrix
@@ -92,8 +93,8 @@ class Problem:
 
 
 def vectors(seed: int, columns: int, n: int) -> Float32:
-    """B (columns, n), standard normal."""
-    return np.random.default_rng([seed, columns, n]).standard_normal((columns, n), dtype=np.float32)
+    """B (columns, n), standard normal; it begins at a cache line, as tensors of torch do."""
+    return copied_to_lines(np.random.default_rng([seed, columns, n]).standard_normal((columns, n), dtype=np.float32))
 
 
 class Expected:

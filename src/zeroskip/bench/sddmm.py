@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arrays import copied_to_lines
 from .._errors import InvalidArgument, ZeroskipError
 from ..formats import BSR, SparseMatrix
 from ..formats._dtypes import to_bits, to_float32
@@ -157,7 +158,7 @@ def role(kernel: OperationKernel) -> str:
 def measure(group: SddmmGroup) -> list[Row]:
     """Check, then time those that passed, then compare. Kernels for blocks take part where the pattern is a BSR."""
     a, depth = group.a, group.depth
-    operands = [vectors(group.seed, depth, size).T.copy() for size in a.shape]
+    operands = [copied_to_lines(vectors(group.seed, depth, size).T) for size in a.shape]
     narrow = any(kernel.dtype == "bfloat16" for kernel in group.chosen)
     if narrow:
         bits = [to_bits(x, "bfloat16") for x in operands]

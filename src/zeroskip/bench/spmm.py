@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import kernels, ops
-from .._arrays import empty_lines
+from .._arrays import copied_to_lines, empty_lines
 from ..formats import SparseMatrix
 from ..kernels import Kernel, Prepared
 from ..testing import Bound, sums_of
@@ -141,7 +141,7 @@ def measure(group: Group) -> list[Row]:
     """All kernels on one matrix at one n: check, then time those that passed, then compare."""
     a, n = group.a, group.n
     columns = vectors(group.settings.seed, a.shape[1], n)
-    operands = {False: columns, True: np.ascontiguousarray(columns.T)}
+    operands = {False: columns, True: copied_to_lines(columns.T)}
     outputs = {False: empty_lines((a.shape[0], n)), True: empty_lines((n, a.shape[0]))}
     bounds: dict[str, Bound] = {}
     entries = list(_entries(group))

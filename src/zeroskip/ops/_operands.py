@@ -50,7 +50,7 @@ def dense_operand(where: str, argument: str, array: Any) -> tuple[Array, str]:
     if is_torch(array) and _is_plain(array):
         torch = sys.modules["torch"]
         if array.dtype == torch.float32:
-            return array.detach().numpy(), "float32"
+            return (array.detach() if array.requires_grad else array).numpy(), "float32"
         if array.dtype == torch.bfloat16:
             return array.detach().view(torch.int16).numpy().view(np.uint16), "bfloat16"
     if isinstance(array, np.ndarray) and array.dtype.kind == "V" and array.dtype.name == "bfloat16":
