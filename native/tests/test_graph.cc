@@ -146,7 +146,7 @@ ZS_TEST(gspmm_of_all_shapes) {
   }
 }
 
-// More than 32 MB of x, of which 64 columns are less: gone through in panels.
+// x is larger than the 32 MB that are believed, 64 columns of it are not twice as large: gone through in panels.
 ZS_TEST(gspmm_in_panels) {
   const TestGraph g({5, 9000, 0, 49, 1}, 130000, 300);
   for (const auto& shape : {std::pair<int64_t, int64_t>{1, 80}, {1, 67}, {5, 16}, {2, 65}}) {
