@@ -27,6 +27,7 @@ struct GroupMatrix : Packed {
   bool dense = false;
   int quarters = 0;
   int64_t tiles = 0, steps = 0, steps_a_block = 0, blocks = 0;
+  int64_t chunk = 1;  // bitmask: groups whose codes follow each other; the next ones begin a byte
   Buffer codes;
   std::vector<uint16_t> scales;  // [tile][block][4], float16
   Buffer masks;  // bitmask: [row][step][4]
@@ -178,27 +179,33 @@ const Quantised& quantise_x(const float* x, int64_t cols, int64_t lanes, Pool& p
   return out;
 }
 
-// The bytes that one step of 32 columns takes of codes.
-int64_t step_bytes(const GroupMatrix& a, uint32_t mask) {
-  const int64_t low = __builtin_popcount(mask & 0xffff), high = __builtin_popcount(mask >> 16);
-  return a.type == ValueType::i4 ? (low + 1) / 2 + (high + 1) / 2 : low + high;
-}
-
 uint32_t mask_at(const GroupMatrix& a, int64_t row, int64_t step) {
   uint32_t mask;
   memcpy(&mask, a.masks.data() + (row * a.steps + step) * 4, 4);
   return mask;
 }
 
-void pack_bits(GroupMatrix& a, const Source& source, const RowReader& reader) {
+// Calls body(codes, bytes) for each chunk of a row.
+template <class Body> void each_chunk(const GroupMatrix& a, int64_t row, Body&& body) {
+  for (int64_t g = 0; g < 2 * a.steps; g += a.chunk) {
+    int64_t n = 0;
+    for (int64_t h = g; h < std::min(2 * a.steps, g + a.chunk); ++h) {
+      n += __builtin_popcount(mask_at(a, row, h / 2) >> (h % 2 * 16) & 0xffff);
+    }
+    body(n, a.type == ValueType::i4 ? (n + 1) / 2 : n);
+  }
+}
+
+void pack_bits(GroupMatrix& a, const Source& source, const RowReader& reader, Isa isa) {
   const int64_t bytes = (a.cols + 7) / 8, groups = source.scale_group ? a.blocks : 1;
+  a.chunk = groups_of(isa).chunk;
   a.masks = Buffer(a.rows * a.steps * 4);
   memset(a.masks.data(), 0, a.masks.bytes());
   a.starts.assign(1, 0);
   for (int64_t r = 0; r < a.rows; ++r) {
     memcpy(a.masks.data() + r * a.steps * 4, source.bits + r * bytes, bytes);
     int64_t size = 0;
-    for (int64_t s = 0; s < a.steps; ++s) size += step_bytes(a, mask_at(a, r, s));
+    each_chunk(a, r, [&size](int64_t, int64_t taken) { size += taken; });
     a.starts.push_back(a.starts.back() + size);
   }
   a.scales.assign(source.scales, source.scales + a.rows * groups);
@@ -208,16 +215,15 @@ void pack_bits(GroupMatrix& a, const Source& source, const RowReader& reader) {
     for (int64_t r = tile * kTileRows; r < std::min(a.rows, (tile + 1) * kTileRows); ++r) {
       const int8_t* from = static_cast<const int8_t*>(source.data) + reader.first(r);
       uint8_t* out = a.codes.data() + a.starts[r];
-      for (int64_t h = 0; h < 2 * a.steps; ++h) {
-        const int64_t n = __builtin_popcount(mask_at(a, r, h / 2) >> (h % 2 * 16) & 0xffff);
+      each_chunk(a, r, [&](int64_t n, int64_t taken) {
         const bool four = a.type == ValueType::i4;
         for (int64_t i = 0; i < n; ++i) {
           uint8_t& byte = out[four ? i / 2 : i];
           byte = static_cast<uint8_t>(four ? byte | (from[i] & 15) << (i % 2 * 4) : from[i]);
         }
         from += n;
-        out += four ? (n + 1) / 2 : n;
-      }
+        out += taken;
+      });
     }
   });
 }
@@ -274,7 +280,7 @@ void run_many(const GroupMatrix& a, const ManyMicro& micro, const float* x, int6
 
 }  // namespace
 
-std::unique_ptr<Packed> pack_groups(const Source& source, Format format, ValueType type, Isa) {
+std::unique_ptr<Packed> pack_groups(const Source& source, Format format, ValueType type, Isa isa) {
   if (source.format != format || source.type != type || source.zeros) return nullptr;
   if (format == Format::nm && kGroup % source.c) return nullptr;
   auto a = std::make_unique<GroupMatrix>();
@@ -289,7 +295,7 @@ std::unique_ptr<Packed> pack_groups(const Source& source, Format format, ValueTy
   a->blocks = (a->steps + a->steps_a_block - 1) / a->steps_a_block;
   const RowReader reader(source);
   if (format == Format::bitmask) {
-    pack_bits(*a, source, reader);
+    pack_bits(*a, source, reader, isa);
     return a;
   }
   a->codes = Buffer(a->tiles * a->tile_bytes());

@@ -24,7 +24,7 @@ struct GroupTile {
 };
 
 // One row of a bitmask. A step is 32 columns: four bytes of masks, the lowest bit first, and the codes of the set bits; where codes
-// are two to a byte, those of each 16 columns begin a byte.
+// are two to a byte, those of each chunk of columns begin a byte (GroupMicro::chunk).
 struct GroupRow {
   const uint8_t* masks;
   const uint8_t* codes;
@@ -60,10 +60,11 @@ struct GroupMicro {
   // sums[token][4] = the four rows times x[token], codes of -127 to 127, x_stride bytes apart, 32 readable a step.
   void (*tile_i8)(const GroupTile&, const int8_t* x, int64_t x_stride, int64_t tokens, float* sums);
   void (*tile_i4)(const GroupTile&, const int8_t* x, int64_t x_stride, int64_t tokens, float* sums);
-  // sums[token] = the row times x[token]. Codes are readable 32 bytes beyond their end.
+  // sums[token] = the row times x[token]. Codes are readable 64 bytes beyond their end.
   void (*row_i8)(const GroupRow&, const int8_t* x, int64_t x_stride, int64_t tokens, float* sums);
   void (*row_i4)(const GroupRow&, const int8_t* x, int64_t x_stride, int64_t tokens, float* sums);
   const ManyMicro* many;  // null: many tokens go by fours
+  int64_t chunk;  // groups of a bitmask's row whose codes of 4 bits follow each other without a gap
 };
 
 extern const GroupMicro groups_scalar;

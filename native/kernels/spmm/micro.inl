@@ -68,6 +68,19 @@ struct Wide {
 };
 #endif
 
+// Weights that are read once are asked for so far ahead, a line a step: left to itself the processor fetches too little of what is
+// computed between. From memory, two cores of Emerald Rapids, 1 KiB ahead and without columns: 50 % zeros 430 us, so 350; 80 % 224 and
+// 172; 8 KiB is the same, into L2 only a third slower (2048 x 2048, float32; 2026-11). Always inlined: GCC takes a
+// function that does nothing but ask for one without effect.
+constexpr int64_t kAheadBytes = 4096;
+static inline __attribute__((always_inline)) void ask_ahead(const void* from, int64_t bytes) {
+  __builtin_prefetch(static_cast<const char*>(from) + bytes + kAheadBytes);
+}
+template <ValueType Type>
+constexpr int64_t kBytesOf = Type == ValueType::f32                              ? 4
+                             : Type == ValueType::bf16 || Type == ValueType::f16 ? 2
+                                                                                 : 1;
+
 // How many sets of accumulators hide the latency of a multiply-add (4 cycles, two a cycle) when a row needs few vectors.
 constexpr int sets_for(int vectors) { return vectors == 1 ? 8 : vectors == 2 ? 4 : vectors <= 4 ? 2 : 1; }
 
@@ -567,6 +580,7 @@ template <ValueType Type> void quad_one_typed(const void* a, const uint16_t* ind
     const __m256i halves = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
     __m256 acc[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
     for (; k + 8 <= n; k += 8) {
+      for (int64_t line = 0; line < 32 * kBytesOf<Type>; line += 64) ask_ahead(a, 4 * k * kBytesOf<Type> + line);
       for (int u = 0; u < 4; ++u) {
         double two;  // floats, of no alignment but their own
         memcpy(&two, x + k + 2 * u, sizeof two);

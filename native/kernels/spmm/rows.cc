@@ -231,7 +231,14 @@ void run_rows(const Packed& packed, const float* x, int64_t lanes, Output y, con
   const int64_t tasks = static_cast<int64_t>(a.cuts.size()) - 1;
   Buffer padded;
   const bool finite = lanes == 1 && (a.mask_bytes || a.steps) && all_finite(x, a.cols);
-  if (finite && a.mask_bytes) x = padded_lane(x, a.cols, padded);
+  if (finite && a.mask_bytes && micro.arrange) {
+    padded = Buffer((a.cols + 63) / 64 * 64 * 4);
+    float* arranged = reinterpret_cast<float*>(padded.data());
+    micro.arrange(a.type, x, a.cols, arranged);
+    x = arranged;
+  } else if (finite && a.mask_bytes) {
+    x = padded_lane(x, a.cols, padded);
+  }
   pool.parallel(tasks * panel_count(lanes), [&](int64_t task, int) {
     const int64_t begin = a.cuts[task % tasks], rows = a.cuts[task % tasks + 1] - begin, p = task / tasks;
     const int64_t width = panel_width(lanes, p);

@@ -1,7 +1,7 @@
 // One lane of X times whole rows (rows.cc). Included behind micro.inl.
 //
-// csr: eight elements of x are fetched one by one into a vector and multiplied by eight values. float32 values are asked for
-// ahead of time (from memory 12 % more, both cores; 16 bits and fewer are bound by their instructions, and gain nothing).
+// csr: eight elements of x are fetched one by one into a vector and multiplied by eight values. Values, columns and masks are asked
+// for ahead of time (ask_ahead in micro.inl).
 // Measured, Zen 3, one core, x in L1, ns an entry at 20/50/100/400 entries a row: 0.43/0.31/0.26/0.22; scalar with four sums
 // 0.47/0.40/0.40/0.40, the gather instruction 0.79/0.55/0.51/0.47, indices loaded one by one 0.41/0.32/0.30/0.28.
 namespace zs {
@@ -53,19 +53,14 @@ inline float sum_of(__m256 v) {
   return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
 }
 
-// Values are asked for some hundred entries before they are needed: a line of them, where a step takes as much. Zen 3, bitmask of
-// float32 at 50 %: two lines cost 10 % in cache and gain 8 % from memory.
-inline void ask_ahead(const void* values, int64_t bytes) {
-  _mm_prefetch(static_cast<const char*>(values) + bytes + 1024, _MM_HINT_T0);
-}
-
 // Columns in steps, x finite: fillers are multiplied like entries. (These loops are not inlined: several in one function have no
 // registers left, GCC 12.)
 template <ValueType Type>
 [[gnu::noinline]] float step_dot(const uint8_t* columns, const void* values, int64_t at, int64_t end, const float* x) {
   __m256 a = _mm256_setzero_ps(), b = _mm256_setzero_ps();
   for (; at + 16 <= end; at += 16) {
-    if (Type == ValueType::f32) ask_ahead(values, 4 * at);
+    ask_ahead(values, kBytesOf<Type> * at);
+    ask_ahead(columns, at);
     a = _mm256_fmadd_ps(load8<Type>(values, at), step8(columns + at, x), a);
     b = _mm256_fmadd_ps(load8<Type>(values, at + 8), step8(columns + at + 8, x), b);
   }
@@ -85,7 +80,8 @@ template <ValueType Type>
 [[gnu::noinline]] float row_dot(const uint16_t* columns, const void* values, int64_t at, int64_t end, const float* x) {
   __m256 a = _mm256_setzero_ps(), b = _mm256_setzero_ps();
   for (; at + 16 <= end; at += 16) {
-    if (Type == ValueType::f32) ask_ahead(values, 4 * at);
+    ask_ahead(values, kBytesOf<Type> * at);
+    ask_ahead(columns, 2 * at);
     a = _mm256_fmadd_ps(load8<Type>(values, at), fetch8(columns + at, x), a);
     b = _mm256_fmadd_ps(load8<Type>(values, at + 8), fetch8(columns + at + 8, x), b);
   }
@@ -138,37 +134,53 @@ template <class Body> inline void each_entry(const RowsView& a, int64_t r, Body&
   }
 }
 
+[[maybe_unused]] constexpr float kTop = 1.0f / (1 << 24);  // of codes of 8 bits that arrive in the top byte of a word
+
 #if defined(__AVX512VBMI2__)
 // A number that is known when this is compiled, where an argument is not.
 template <int N> struct Part {
   constexpr operator int() const { return N; }
 };
 
-// A row of a bitmask times x, 64 columns a step: one instruction brings the values of 16, 32 or 64 of them to their lanes, and x is
-// read under the same mask. (Accumulators by a running number, and a mask copied by its length: five times slower.)
-template <ValueType Type, bool>
+// x of one lane as mask_dot reads it where it is finite, in blocks of 64 columns, zero behind the last. An expanded vector of narrow
+// values holds two or four columns a word, and what takes them out of the word leaves every second or fourth column in a vector;
+// so x lies that way, and no value crosses lanes. (Widened in order, values of 16 and 8 bits took 15 cycles a step, all of them
+// shuffles, as float32 does; 7 and 8 so.)
+void arrange(ValueType type, const float* x, int64_t cols, float* out) {
+  const int64_t apart = type == ValueType::bf16 ? 2 : is_code(type) ? 4 : 1, run = 16 * apart;
+  memset(out + cols / 64 * 64, 0, cols % 64 ? 64 * sizeof(float) : 0);
+  for (int64_t c = 0; c < cols; ++c) out[c / run * run + c % apart * 16 + c % run / apart] = x[c];
+}
+
+// A row of a bitmask times x, 64 columns a step: one instruction brings the values of 16, 32 or 64 of them to their lanes. Masked
+// reads x as it lies, under the same mask. (Accumulators by a running number, and a mask copied by its length: five times slower.)
+template <ValueType Type, bool Masked>
 inline float mask_dot(const uint8_t* mask, int64_t bytes, const void* values, int64_t at, const float* x) {
   __m512 acc[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
-  const auto add = [&acc](auto part, __m512 v, uint64_t bits, const float* from) {
-    acc[part] =
-        _mm512_fmadd_ps(v, _mm512_maskz_loadu_ps(static_cast<__mmask16>(bits >> 16 * part), from + 16 * part), acc[part]);
+  const auto add = [&acc](auto part, __m512 v, [[maybe_unused]] uint64_t bits, const float* from) {
+    const float* at_part = from + 16 * part;
+    const __m512 xs =
+        Masked ? _mm512_maskz_loadu_ps(static_cast<__mmask16>(bits >> 16 * part), at_part) : _mm512_loadu_ps(at_part);
+    acc[part] = _mm512_fmadd_ps(v, xs, acc[part]);
   };
   const auto sixteen = [&](auto part, uint64_t bits, const float* from) {
     const int64_t before = __builtin_popcountll(bits & ((uint64_t{1} << 16 * part) - 1));
     const __m512 packed = _mm512_loadu_ps(static_cast<const float*>(values) + at + before);
     add(part, _mm512_maskz_expand_ps(static_cast<__mmask16>(bits >> 16 * part), packed), bits, from);
   };
-  const auto widened = [&](__m256i halves) {
+  const auto widened = [](__m256i halves) {
     if (Type == ValueType::f16) return _mm512_cvtph_ps(halves);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
   };
   const auto numbers = [](__m128i codes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes)); };
+  const __m512i upper = _mm512_set1_epi32(-65536), top = _mm512_set1_epi32(-16777216);
   constexpr Part<0> p0;
   constexpr Part<1> p1;
   constexpr Part<2> p2;
   constexpr Part<3> p3;
   const auto step = [&](uint64_t bits, const float* from) {
-    if (Type == ValueType::f32) ask_ahead(values, 4 * at);
+    ask_ahead(values, kBytesOf<Type> * at);
+    if (kBytesOf<Type> > 1) ask_ahead(values, kBytesOf<Type> * at + 64);
     if constexpr (Type == ValueType::f32) {
       sixteen(p0, bits, from);
       sixteen(p1, bits, from);
@@ -176,19 +188,33 @@ inline float mask_dot(const uint8_t* mask, int64_t bytes, const void* values, in
       sixteen(p3, bits, from);
     } else if constexpr (Type == ValueType::i8) {
       const __m512i all = _mm512_maskz_expand_epi8(bits, _mm512_loadu_si512(static_cast<const int8_t*>(values) + at));
-      add(p0, numbers(_mm512_castsi512_si128(all)), bits, from);
-      add(p1, numbers(_mm512_extracti32x4_epi32(all, 1)), bits, from);
-      add(p2, numbers(_mm512_extracti32x4_epi32(all, 2)), bits, from);
-      add(p3, numbers(_mm512_extracti32x4_epi32(all, 3)), bits, from);
+      if constexpr (Masked) {
+        add(p0, numbers(_mm512_castsi512_si128(all)), bits, from);
+        add(p1, numbers(_mm512_extracti32x4_epi32(all, 1)), bits, from);
+        add(p2, numbers(_mm512_extracti32x4_epi32(all, 2)), bits, from);
+        add(p3, numbers(_mm512_extracti32x4_epi32(all, 3)), bits, from);
+      } else {  // codes in the top byte: 2^24 times as large
+        add(p0, _mm512_cvtepi32_ps(_mm512_slli_epi32(all, 24)), bits, from);
+        add(p1, _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_slli_epi32(all, 16), top)), bits, from);
+        add(p2, _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_slli_epi32(all, 8), top)), bits, from);
+        add(p3, _mm512_cvtepi32_ps(_mm512_and_si512(all, top)), bits, from);
+      }
     } else {
       const uint16_t* half = static_cast<const uint16_t*>(values) + at;
       const uint32_t first = static_cast<uint32_t>(bits);
       const __m512i low = _mm512_maskz_expand_epi16(first, _mm512_loadu_si512(half));
       const __m512i high = _mm512_maskz_expand_epi16(bits >> 32, _mm512_loadu_si512(half + __builtin_popcount(first)));
-      add(p0, widened(_mm512_castsi512_si256(low)), bits, from);
-      add(p1, widened(_mm512_extracti64x4_epi64(low, 1)), bits, from);
-      add(p2, widened(_mm512_castsi512_si256(high)), bits, from);
-      add(p3, widened(_mm512_extracti64x4_epi64(high, 1)), bits, from);
+      if constexpr (Type == ValueType::bf16 && !Masked) {
+        add(p0, _mm512_castsi512_ps(_mm512_slli_epi32(low, 16)), bits, from);
+        add(p1, _mm512_castsi512_ps(_mm512_and_si512(low, upper)), bits, from);
+        add(p2, _mm512_castsi512_ps(_mm512_slli_epi32(high, 16)), bits, from);
+        add(p3, _mm512_castsi512_ps(_mm512_and_si512(high, upper)), bits, from);
+      } else {
+        add(p0, widened(_mm512_castsi512_si256(low)), bits, from);
+        add(p1, widened(_mm512_extracti64x4_epi64(low, 1)), bits, from);
+        add(p2, widened(_mm512_castsi512_si256(high)), bits, from);
+        add(p3, widened(_mm512_extracti64x4_epi64(high, 1)), bits, from);
+      }
     }
     at += __builtin_popcountll(bits);
   };
@@ -196,6 +222,7 @@ inline float mask_dot(const uint8_t* mask, int64_t bytes, const void* values, in
   for (; b + 8 <= bytes; b += 8) {
     uint64_t bits;
     memcpy(&bits, mask + b, 8);
+    ask_ahead(mask, b);
     step(bits, x + 8 * b);
   }
   if (b < bytes) {
@@ -203,7 +230,8 @@ inline float mask_dot(const uint8_t* mask, int64_t bytes, const void* values, in
     memcpy(&bits, mask + b, bytes - b);
     step(bits, x + 8 * b);
   }
-  return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(acc[0], acc[1]), _mm512_add_ps(acc[2], acc[3])));
+  const float sum = _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(acc[0], acc[1]), _mm512_add_ps(acc[2], acc[3])));
+  return Type == ValueType::i8 && !Masked ? sum * kTop : sum;
 }
 #elif defined(__AVX2__)
 // For every mask byte, what brings packed values to the lanes they belong to.
@@ -235,8 +263,6 @@ struct Spreads {
   }
 };
 constexpr Spreads kSpreads;
-constexpr float kTop = 1.0f / (1 << 24);  // codes of 8 bits arrive in the top byte
-
 // The values of eight columns, zero in lanes that have none. In float32 those lanes hold some other value of the matrix, where x is
 // read under a mask; else each half of the vector has its four columns brought to their places by a byte shuffle. (Zen 3, ns a
 // mask byte: one permutation of eight 1.1, halves 0.8.)
@@ -272,7 +298,7 @@ inline __m256 spread(const uint8_t* values, unsigned mask, int before, [[maybe_u
 // reads x only where there is a value.
 template <ValueType Type, bool Masked>
 [[gnu::noinline]] float mask_dot(const uint8_t* mask, int64_t bytes, const void* values, int64_t at, const float* x) {
-  constexpr int64_t kBytes = Type == ValueType::f32 ? 4 : Type == ValueType::i8 ? 1 : 2;
+  constexpr int64_t kBytes = kBytesOf<Type>;
   const uint8_t* v = static_cast<const uint8_t*>(values) + kBytes * at;
   __m256 acc[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
 #define ZS_BYTE(B, S, MASK, BEFORE, HALF)                                                           \
@@ -287,8 +313,9 @@ template <ValueType Type, bool Masked>
     uint32_t four;
     memcpy(&four, mask + b, 4);
     four = kept(four);
-    if (Type == ValueType::f32) ask_ahead(v, 0);
+    ask_ahead(v, 0);
     if (Type == ValueType::f32) ask_ahead(v, 64);
+    ask_ahead(mask, b);
     const auto count = [four](uint32_t part) { return __builtin_popcount(four & part); };
     ZS_BYTE(b, 0, four & 255, 0, count(0xf))
     ZS_BYTE(b + 1, 1, four >> 8 & 255, count(0xff), count(0xfff))

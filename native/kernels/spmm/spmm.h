@@ -36,7 +36,8 @@ struct RowsView {
   int64_t mask_bytes;
   const void* values;
   const float* scales;  // [row], or null
-  bool finite_x;  // x may be multiplied by zero, and read where a mask has no entry; whole eights of columns are readable then
+  bool
+      finite_x;  // x may be multiplied by zero, and read where a mask has no entry: whole eights of columns, or as arrange left it
 };
 
 constexpr int64_t kSumLanes = 8;
@@ -86,6 +87,8 @@ struct Micro {
   void (*decode)(const CellView&, const CodesView&, float* out);
   // Rows of any length times x at `width` lanes, 1 or more.
   void (*rows)(const RowsView&, ValueType type, const float* x, int64_t width, float* y, int64_t ldy, bool first);
+  // Null, or how `rows` wants one finite lane of x for masks: out holds the columns, rounded up to 64.
+  void (*arrange)(ValueType type, const float* x, int64_t cols, float* out);
   Finish finish;
 };
 
