@@ -1,0 +1,124 @@
+// Loops over the records of sddmm_tiles.h, included by sddmm.inl.
+#pragma once
+
+#include "sddmm_tiles.h"
+
+namespace zs {
+namespace {
+
+// Four rows at once where there are registers for sixteen sums, else twice two: the rows of B^T are in L1 the second time.
+#if ZS_VECTOR_BYTES == 64 || defined(__aarch64__)
+constexpr int kTileRows = 4;
+#else
+constexpr int kTileRows = 2;
+#endif
+// Eights whose sums across lanes are made together: sixteen take 45 instructions on vectors of 64 bytes, twice eight 74.
+constexpr int kTogether = ZS_VECTOR_BYTES == 64 ? 2 : 1;
+
+template <class T> static inline const T* row_at(const void* from, int64_t row, int64_t stride) {
+  return static_cast<const T*>(from) + row * stride;
+}
+
+template <class T, class R> static inline __attribute__((always_inline)) void ask_ahead(const SddmmListed& l, const R* record, int64_t i) {
+  constexpr int columns = sizeof(record->col) / sizeof(record->col[0]);
+  const int64_t next = i + kAhead / columns;
+  if (next >= l.readable) return;
+  for (int j = 0; j < columns; ++j) ask_for(row_at<T>(l.b, record[next].col[j], l.ldb), l.depth);
+}
+
+template <class T, class I> static void tiles_of(const SddmmListed& l) {
+  const auto* tiles = static_cast<const SddmmTile<I>*>(l.records);
+  for (int64_t t = 0; t < l.count; ++t) {
+    const SddmmTile<I>& tile = tiles[t];
+    ask_ahead<T>(l, tiles, t);
+    const T* b[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) b[j] = row_at<T>(l.b, tile.col[j], l.ldb);
+    for (int half = 0; half < 4; half += kTileRows) {
+      const T* a[kTileRows];
+#pragma GCC unroll 4
+      for (int i = 0; i < kTileRows; ++i) a[i] = row_at<T>(l.a, tile.row + half + i, l.lda);
+      vf acc[4 * kTileRows] = {};
+      accumulate<T, kTileRows, 4>(a, b, l.depth, acc);
+      float sums[4 * kTileRows];
+      if (kTileRows == 4) {
+        sum_16_lanes(acc, sums);
+      } else {
+        sum_lanes(acc, sums);
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < kTileRows; ++i) {
+        const int64_t at = tile.at[half + i];
+        v4 found, factors;
+        memcpy(&found, sums + 4 * i, sizeof found);
+        found *= l.alpha;
+        if (l.values) {
+          memcpy(&factors, l.values + at, sizeof factors);
+          found *= factors;
+        }
+        memcpy(l.out + at, &found, sizeof found);
+      }
+    }
+  }
+}
+
+static inline __attribute__((always_inline)) void put_eight(const SddmmListed& l, const float* sums, const int32_t* at) {
+#pragma GCC unroll 8
+  for (int j = 0; j < kDots; ++j) {
+    const float found = sums[j] * l.alpha;
+    l.out[at[j]] = l.values ? found * l.values[at[j]] : found;
+  }
+}
+
+template <class T, class I>
+static inline __attribute__((always_inline)) void add_record(const SddmmListed& l, const SddmmEight<I>& e, const T* const* b, vf* acc) {
+  const T* a = row_at<T>(l.a, e.row, l.lda);
+  accumulate<T, 1, kDots>(&a, b, l.depth, acc);
+}
+
+template <class T, class I>
+static inline __attribute__((always_inline)) void add_record(const SddmmListed& l, const SddmmMixed<I>& e, const T* const* b, vf* acc) {
+  const T* a[kDots];
+#pragma GCC unroll 8
+  for (int j = 0; j < kDots; ++j) a[j] = row_at<T>(l.a, e.row[j], l.lda);
+  accumulate<T, kDots, kDots, Of::pairs>(a, b, l.depth, acc);
+}
+
+template <class T, class R, int n>
+static inline __attribute__((always_inline)) void put_records(const SddmmListed& l, const R* records, int64_t r) {
+  vf acc[kDots * n] = {};
+  float sums[kDots * n];
+#pragma GCC unroll 2
+  for (int u = 0; u < n; ++u) {
+    ask_ahead<T>(l, records, r + u);
+    const T* b[kDots];
+#pragma GCC unroll 8
+    for (int j = 0; j < kDots; ++j) b[j] = row_at<T>(l.b, records[r + u].col[j], l.ldb);
+    add_record<T>(l, records[r + u], b, acc + kDots * u);
+  }
+  if (n == 2) {
+    sum_16_lanes(acc, sums);
+  } else {
+    sum_lanes(acc, sums);
+  }
+#pragma GCC unroll 2
+  for (int u = 0; u < n; ++u) put_eight(l, sums + kDots * u, records[r + u].at);
+}
+
+template <class T, class R> static void eights_of(const SddmmListed& l) {
+  const R* records = static_cast<const R*>(l.records);
+  int64_t r = 0;
+  for (; r + kTogether <= l.count; r += kTogether) put_records<T, R, kTogether>(l, records, r);
+  for (; r < l.count; ++r) put_records<T, R, 1>(l, records, r);
+}
+
+}  // namespace
+}  // namespace zs
+
+#define ZS_SDDMM_LISTED                                                                             \
+  {{{tiles_of<float, uint16_t>, tiles_of<float, int32_t>},                                          \
+    {tiles_of<uint16_t, uint16_t>, tiles_of<uint16_t, int32_t>}},                                   \
+   {{eights_of<float, SddmmEight<uint16_t>>, eights_of<float, SddmmEight<int32_t>>},                \
+    {eights_of<uint16_t, SddmmEight<uint16_t>>, eights_of<uint16_t, SddmmEight<int32_t>>}},         \
+   {{eights_of<float, SddmmMixed<uint16_t>>, eights_of<float, SddmmMixed<int32_t>>},                \
+    {eights_of<uint16_t, SddmmMixed<uint16_t>>, eights_of<uint16_t, SddmmMixed<int32_t>>}}}
