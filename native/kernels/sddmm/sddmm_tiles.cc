@@ -8,7 +8,7 @@
 namespace zs {
 namespace {
 
-constexpr int64_t kWorthOneIn = 4;  // entries in tiles; with fewer, as graphs have, the pattern is better run as it is
+constexpr int64_t kWorthOneIn = 6;  // entries in tiles; with fewer, as graphs have, the pattern is better run as it is
 constexpr int64_t kRowsATask = 64;
 constexpr int64_t kTasksASample = 8;  // one in so many is walked first: a graph is told by it
 constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
