@@ -111,11 +111,16 @@ class PatternView {
     return once ? nullptr : find();
   }
 
-  int64_t prepare() {
+  void prepare() {
     const nb::gil_scoped_release release;
     const std::lock_guard<std::mutex> guard(mutex_);
-    const SddmmTiles* found = find();
-    return found ? found->nbytes() : 0;
+    find();
+  }
+
+  int64_t prepared_bytes() {
+    const nb::gil_scoped_release release;
+    const std::lock_guard<std::mutex> guard(mutex_);
+    return tiles_ ? tiles_->nbytes() : 0;
   }
 
  private:
@@ -230,9 +235,10 @@ nb::list pattern_isas() {
 void bind_sddmm(nb::module_& m) {
   m.def("pattern_isas", &pattern_isas);
   nb::class_<PatternView>(m, "PatternView")
-      .def(nb::init<const std::string&, int64_t, int64_t, int64_t, nb::dict, int64_t, int64_t>(), nb::arg("kind"), nb::arg("rows"),
-           nb::arg("cols"), nb::arg("entries"), nb::arg("arrays"), nb::arg("r"), nb::arg("c"))
-      .def("prepare", &PatternView::prepare);
+      .def(nb::init<const std::string&, int64_t, int64_t, int64_t, nb::dict, int64_t, int64_t>(), nb::arg("kind"),
+           nb::arg("rows"), nb::arg("cols"), nb::arg("entries"), nb::arg("arrays"), nb::arg("r"), nb::arg("c"))
+      .def("prepare", &PatternView::prepare)
+      .def_prop_ro("prepared_bytes", &PatternView::prepared_bytes);
   m.def("sddmm", &sddmm, nb::arg("isa"), nb::arg("pattern"), nb::arg("dtype"), nb::arg("a"), nb::arg("b"), nb::arg("out"),
         nb::arg("values").none(), nb::arg("alpha"));
   m.def("masked_softmax", &masked_softmax, nb::arg("isa"), nb::arg("pattern"), nb::arg("scores"), nb::arg("out"),

@@ -199,9 +199,9 @@ void listed_piece(const Call& call, int kind, const std::vector<R>& records, int
   const auto [from, to] = share(all, piece, pieces);
   if (from == to) return;
   const SddmmArgs& a = call.args;
-  const SddmmListed listed{call.a(batch, 0),       a.lda,   call.b(batch, 0), a.ldb,
-                           a.depth,                records.data() + from,     to - from,
-                           call.far ? all - from : 0, a.alpha, a.values,      call.out(batch, 0)};
+  const SddmmListed listed{call.a(batch, 0),      a.lda,     call.b(batch, 0),          a.ldb,   a.depth,
+                           records.data() + from, to - from, call.far ? all - from : 0, a.alpha, a.values,
+                           call.out(batch, 0)};
   call.micro.listed[kind][call.type()][sizeof(records[0].col[0]) == sizeof(int32_t)](listed);
 }
 

@@ -190,8 +190,7 @@ std::unique_ptr<const SddmmTiles> find_tiles(const Pattern& p, Pool& pool) {
   if (p.format != Format::csr || p.entries == 0 || p.entries > kMost || p.rows > kMost || p.cols > kMost) return nullptr;
   auto found = std::make_unique<SddmmTiles>();
   found->wide = p.cols > 1 << 16;
-  const bool worth =
-      found->wide ? inspect_any(p, pool, found->wide_columns) : inspect_any(p, pool, found->narrow_columns);
+  const bool worth = found->wide ? inspect_any(p, pool, found->wide_columns) : inspect_any(p, pool, found->narrow_columns);
   if (!worth) return nullptr;
   return found;
 }

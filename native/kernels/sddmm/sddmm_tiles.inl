@@ -30,7 +30,8 @@ template <int n> static inline __attribute__((always_inline)) void sum_all(const
   asm volatile("" : "+m"(sums));
 }
 
-template <class T, class R> static inline __attribute__((always_inline)) void ask_ahead(const SddmmListed& l, const R* record, int64_t i) {
+template <class T, class R>
+static inline __attribute__((always_inline)) void ask_ahead(const SddmmListed& l, const R* record, int64_t i) {
   constexpr int columns = sizeof(record->col) / sizeof(record->col[0]);
   const int64_t next = i + kAhead / columns;
   if (next >= l.readable) return;
@@ -81,13 +82,15 @@ static inline __attribute__((always_inline)) void put_eight(const SddmmListed& l
 }
 
 template <class T, class I>
-static inline __attribute__((always_inline)) void add_record(const SddmmListed& l, const SddmmEight<I>& e, const T* const* b, vf* acc) {
+static inline __attribute__((always_inline)) void add_record(const SddmmListed& l, const SddmmEight<I>& e, const T* const* b,
+                                                             vf* acc) {
   const T* a = row_at<T>(l.a, e.row, l.lda);
   accumulate<T, 1, kDots>(&a, b, l.depth, acc);
 }
 
 template <class T, class I>
-static inline __attribute__((always_inline)) void add_record(const SddmmListed& l, const SddmmMixed<I>& e, const T* const* b, vf* acc) {
+static inline __attribute__((always_inline)) void add_record(const SddmmListed& l, const SddmmMixed<I>& e, const T* const* b,
+                                                             vf* acc) {
   const T* a[kDots];
 #pragma GCC unroll 8
   for (int j = 0; j < kDots; ++j) a[j] = row_at<T>(l.a, e.row[j], l.lda);
@@ -121,10 +124,14 @@ template <class T, class R> static void eights_of(const SddmmListed& l) {
 }  // namespace
 }  // namespace zs
 
-#define ZS_SDDMM_LISTED                                                                             \
-  {{{tiles_of<float, uint16_t>, tiles_of<float, int32_t>},                                          \
-    {tiles_of<uint16_t, uint16_t>, tiles_of<uint16_t, int32_t>}},                                   \
-   {{eights_of<float, SddmmEight<uint16_t>>, eights_of<float, SddmmEight<int32_t>>},                \
-    {eights_of<uint16_t, SddmmEight<uint16_t>>, eights_of<uint16_t, SddmmEight<int32_t>>}},         \
-   {{eights_of<float, SddmmMixed<uint16_t>>, eights_of<float, SddmmMixed<int32_t>>},                \
-    {eights_of<uint16_t, SddmmMixed<uint16_t>>, eights_of<uint16_t, SddmmMixed<int32_t>>}}}
+#define ZS_SDDMM_LISTED                                                                                                   \
+  {                                                                                                                       \
+    {{tiles_of<float, uint16_t>, tiles_of<float, int32_t>}, {tiles_of<uint16_t, uint16_t>, tiles_of<uint16_t, int32_t>}}, \
+        {{eights_of<float, SddmmEight<uint16_t>>, eights_of<float, SddmmEight<int32_t>>},                                 \
+         {eights_of<uint16_t, SddmmEight<uint16_t>>, eights_of<uint16_t, SddmmEight<int32_t>>}},                          \
+    {                                                                                                                     \
+      {eights_of<float, SddmmMixed<uint16_t>>, eights_of<float, SddmmMixed<int32_t>>}, {                                  \
+        eights_of<uint16_t, SddmmMixed<uint16_t>>, eights_of<uint16_t, SddmmMixed<int32_t>>                               \
+      }                                                                                                                   \
+    }                                                                                                                     \
+  }

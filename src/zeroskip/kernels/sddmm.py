@@ -52,7 +52,8 @@ class _Bound:
 
     def __init__(self, isa: str, dtype: str, pattern: SparseMatrix) -> None:
         self._isa, self._dtype, self._view = isa, dtype, new_view(pattern)
-        self.nbytes: int = self._view.prepare()
+        self._view.prepare()
+        self.nbytes: int = self._view.prepared_bytes
 
     def __call__(self, a: Array, b: Array, out: Float32, values: Float32 | None, alpha: float) -> None:
         _native.sddmm(self._isa, self._view, self._dtype, a, b, out, values, alpha)
