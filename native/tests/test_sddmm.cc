@@ -298,6 +298,12 @@ ZS_TEST(sddmm_in_tiles) {
     }
     for (int64_t depth : {96, 128, 515}) check_tiles(h, depth, ValueType::f32, false, random);
   }
+  Held split;  // two entries, a tile, two entries: what is left are the first and last of eight entries, but not eight
+  split.row = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+  split.col = {0, 1, 10, 11, 12, 13, 20, 21, 10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13};
+  split.indptr = {0, 8, 12, 16, 20};
+  store(split, 4, 22, IndexType::i32);
+  check_tiles(split, 16, ValueType::f32, false, random);
   const Held wide = shared(8, 70000, 1, IndexType::i32, random);  // columns of 32 bits in records
   check_tiles(wide, 5, ValueType::f32, true, random);
 }

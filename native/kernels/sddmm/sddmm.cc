@@ -51,7 +51,7 @@ struct Call {
     chunk = std::max<int64_t>(8, kChunkBytes / row);
     const double density = static_cast<double>(p.entries) / (static_cast<double>(p.rows) * static_cast<double>(p.cols));
     const bool large = p.cols > cpu().l2_bytes / row;
-    chunked = large && density >= kWorthDensity && !args.tiles;
+    chunked = large && density >= kWorthDensity;
     far = large && !chunked;
   }
   const void* a(int64_t batch, int64_t row) const { return at(args.a, args.a_at[batch] + row * args.lda); }
@@ -195,13 +195,11 @@ std::pair<int64_t, int64_t> share(int64_t units, int64_t piece, int64_t pieces) 
 // The piece's share of each kind of record. All of them are as much work as others of their kind, wherever they are.
 template <class R>
 void listed_piece(const Call& call, int kind, const std::vector<R>& records, int64_t batch, int64_t piece, int64_t pieces) {
-  const int64_t all = static_cast<int64_t>(records.size());
-  const auto [from, to] = share(all, piece, pieces);
+  const auto [from, to] = share(static_cast<int64_t>(records.size()), piece, pieces);
   if (from == to) return;
   const SddmmArgs& a = call.args;
-  const SddmmListed listed{call.a(batch, 0),      a.lda,     call.b(batch, 0),          a.ldb,   a.depth,
-                           records.data() + from, to - from, call.far ? all - from : 0, a.alpha, a.values,
-                           call.out(batch, 0)};
+  const SddmmListed listed{call.a(batch, 0),      a.lda,     call.b(batch, 0), a.ldb,    a.depth,
+                           records.data() + from, to - from, a.alpha,          a.values, call.out(batch, 0)};
   call.micro.listed[kind][call.type()][sizeof(records[0].col[0]) == sizeof(int32_t)](listed);
 }
 

@@ -64,7 +64,6 @@ struct SddmmListed {
   int64_t depth;
   const void* records;
   int64_t count;
-  int64_t readable;  // records from the first on that may be asked for ahead; 0: B is in a cache anyway
   float alpha;
   const float* values;  // or null
   float* out;

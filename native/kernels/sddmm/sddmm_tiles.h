@@ -19,14 +19,14 @@ template <class I> struct SddmmTile {
   I col[4];
 };
 
-// Eight entries of one row.
+// Entries of one row, ascending. One that has fewer than eight repeats its first: so at[7] - at[0] is 7 only where they are neighbours.
 template <class I> struct SddmmEight {
   int32_t row;
   int32_t at[8];
   I col[8];
 };
 
-// Eight entries of any rows: what is left of each row behind its last eight.
+// The same of any rows, ascending too: what is left of each.
 template <class I> struct SddmmMixed {
   int32_t row[8];
   int32_t at[8];

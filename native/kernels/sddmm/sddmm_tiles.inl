@@ -21,7 +21,7 @@ template <class T> static inline const T* row_at(const void* from, int64_t row, 
 
 // Eight sums or sixteen, times alpha, in memory: GCC would keep them in registers and shuffle each of them out.
 template <int n> static inline __attribute__((always_inline)) void sum_all(const vf* acc, float alpha, float (&sums)[n]) {
-  if (n == 2 * kDots) {
+  if constexpr (n == 2 * kDots) {
     sum_16_lanes(acc, sums);
   } else {
     sum_lanes(acc, sums);
@@ -30,19 +30,10 @@ template <int n> static inline __attribute__((always_inline)) void sum_all(const
   asm volatile("" : "+m"(sums));
 }
 
-template <class T, class R>
-static inline __attribute__((always_inline)) void ask_ahead(const SddmmListed& l, const R* record, int64_t i) {
-  constexpr int columns = sizeof(record->col) / sizeof(record->col[0]);
-  const int64_t next = i + kAhead / columns;
-  if (next >= l.readable) return;
-  for (int j = 0; j < columns; ++j) ask_for(row_at<T>(l.b, record[next].col[j], l.ldb), l.depth);
-}
-
-template <class T, class I> static void tiles_of(const SddmmListed& l) {
-  const auto* tiles = static_cast<const SddmmTile<I>*>(l.records);
+template <class T, class Tile> static void tiles_of(const SddmmListed& l) {
+  const Tile* tiles = static_cast<const Tile*>(l.records);
   for (int64_t t = 0; t < l.count; ++t) {
-    const SddmmTile<I>& tile = tiles[t];
-    ask_ahead<T>(l, tiles, t);
+    const Tile& tile = tiles[t];
     const T* b[4];
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) b[j] = row_at<T>(l.b, tile.col[j], l.ldb);
@@ -73,7 +64,7 @@ static inline __attribute__((always_inline)) void put_eight(const SddmmListed& l
   if (l.values) {
     for (int j = 0; j < kDots; ++j) sums[j] *= l.values[at[j]];
   }
-  if (at[kDots - 1] - at[0] == kDots - 1) {
+  if (at[kDots - 1] - at[0] == kDots - 1) {  // neighbours
     memcpy(l.out + at[0], sums, kDots * sizeof(float));
     return;
   }
@@ -103,7 +94,6 @@ static inline __attribute__((always_inline)) void put_records(const SddmmListed&
   float sums[kDots * n];
 #pragma GCC unroll 2
   for (int u = 0; u < n; ++u) {
-    ask_ahead<T>(l, records, r + u);
     const T* b[kDots];
 #pragma GCC unroll 8
     for (int j = 0; j < kDots; ++j) b[j] = row_at<T>(l.b, records[r + u].col[j], l.ldb);
@@ -114,6 +104,7 @@ static inline __attribute__((always_inline)) void put_records(const SddmmListed&
   for (int u = 0; u < n; ++u) put_eight(l, sums + kDots * u, records[r + u].at);
 }
 
+// Of one row, or mixed.
 template <class T, class R> static void eights_of(const SddmmListed& l) {
   const R* records = static_cast<const R*>(l.records);
   int64_t r = 0;
@@ -124,14 +115,12 @@ template <class T, class R> static void eights_of(const SddmmListed& l) {
 }  // namespace
 }  // namespace zs
 
-#define ZS_SDDMM_LISTED                                                                                                   \
-  {                                                                                                                       \
-    {{tiles_of<float, uint16_t>, tiles_of<float, int32_t>}, {tiles_of<uint16_t, uint16_t>, tiles_of<uint16_t, int32_t>}}, \
-        {{eights_of<float, SddmmEight<uint16_t>>, eights_of<float, SddmmEight<int32_t>>},                                 \
-         {eights_of<uint16_t, SddmmEight<uint16_t>>, eights_of<uint16_t, SddmmEight<int32_t>>}},                          \
-    {                                                                                                                     \
-      {eights_of<float, SddmmMixed<uint16_t>>, eights_of<float, SddmmMixed<int32_t>>}, {                                  \
-        eights_of<uint16_t, SddmmMixed<uint16_t>>, eights_of<uint16_t, SddmmMixed<int32_t>>                               \
-      }                                                                                                                   \
-    }                                                                                                                     \
-  }
+// clang-format off
+#define ZS_SDDMM_RECORDS(loop, Record)                         \
+  {{loop<float, Record<uint16_t>>, loop<float, Record<int32_t>>}, \
+   {loop<uint16_t, Record<uint16_t>>, loop<uint16_t, Record<int32_t>>}}
+#define ZS_SDDMM_LISTED                      \
+  {ZS_SDDMM_RECORDS(tiles_of, SddmmTile),    \
+   ZS_SDDMM_RECORDS(eights_of, SddmmEight),  \
+   ZS_SDDMM_RECORDS(eights_of, SddmmMixed)}
+// clang-format on

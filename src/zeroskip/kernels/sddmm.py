@@ -70,7 +70,8 @@ def _register(isa: str, reason: str | None) -> None:
         for dtype in ("float32", "bfloat16"):
             name = f"sddmm_{format}_{SHORT[dtype]}_{isa}"
             doc = "eight dots at a time, sums across lanes made together"
-            work, bind = partial(_sddmm, isa, dtype), partial(_Bound, isa, dtype)
+            work = partial(_sddmm, isa, dtype)
+            bind = partial(_Bound, isa, dtype) if format == "csr" else None
             operations.add(name, OperationKernel(name, "sddmm", format, dtype, isa, "native", work, reason, doc, bind))
         name = f"masked_softmax_{format}_f32_{isa}"
         doc = "a row at a time, scale and bias fused"
