@@ -19,7 +19,8 @@ template <class I> struct SddmmTile {
   I col[4];
 };
 
-// Entries of one row, ascending. One that has fewer than eight repeats its first: so at[7] - at[0] is 7 only where they are neighbours.
+// Entries of one row, ascending. Where there are fewer than eight, the first stands in for the others: so at[7] - at[0] is 7 only
+// where all eight are neighbours.
 template <class I> struct SddmmEight {
   int32_t row;
   int32_t at[8];
@@ -49,8 +50,8 @@ struct SddmmTiles {
   int64_t tiled() const;  // entries in tiles
 };
 
-// Null where it would not pay: too few entries in tiles, another format than CSR, or entries that 32 bits cannot count. Null as well
-// where the arrays are damaged, which `run_sddmm` copes with.
+// Null where it would not pay (too few entries in tiles), for other formats than CSR, where 32 bits cannot count the entries, and
+// where the arrays are damaged.
 std::unique_ptr<const SddmmTiles> find_tiles(const Pattern& p, Pool& pool);
 
 }  // namespace zs
