@@ -192,10 +192,6 @@ int64_t SddmmTiles::nbytes() const {
   });
 }
 
-int64_t SddmmTiles::tiled() const {
-  return visit([](const auto& r) { return 16 * static_cast<int64_t>(r.tiles.size()); });
-}
-
 std::unique_ptr<const SddmmTiles> find_tiles(const Pattern& p, Pool& pool) {
   if (p.format != Format::csr || p.entries == 0 || p.entries > kMost || p.rows > kMost || p.cols > kMost) return nullptr;
   auto found = std::make_unique<SddmmTiles>();

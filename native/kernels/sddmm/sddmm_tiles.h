@@ -47,7 +47,6 @@ struct SddmmTiles {
 
   template <class F> auto visit(const F& body) const { return wide ? body(wide_columns) : body(narrow_columns); }
   int64_t nbytes() const;
-  int64_t tiled() const;  // entries in tiles
 };
 
 // Null where it would not pay (too few entries in tiles), for other formats than CSR, where 32 bits cannot count the entries, and
