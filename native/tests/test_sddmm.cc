@@ -1,13 +1,16 @@
 // SDDMM and masked softmax on every instruction set: all kinds of patterns against sums in double, and buffers exactly as long as
 // they may be read and written.
 #include <math.h>
+#include <string.h>
 
 #include <algorithm>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "../kernels/masked_softmax/masked_softmax.h"
 #include "../kernels/sddmm/sddmm.h"
+#include "../kernels/sddmm/sddmm_tiles.h"
 #include "../runtime/cpu.h"
 #include "../runtime/numeric.h"
 #include "check.h"
@@ -38,6 +41,21 @@ void sizes(Held& h, Format format, int64_t rows, int64_t cols) {
   h.p.bits = h.bits.data();
 }
 
+void store(Held& h, int64_t rows, int64_t cols, IndexType type) {
+  sizes(h, Format::csr, rows, cols);
+  h.p.index = type;
+  h.u16.assign(h.col.begin(), h.col.end());
+  h.i32.assign(h.col.begin(), h.col.end());
+  h.i64.assign(h.col.begin(), h.col.end());
+  if (type == IndexType::u16) {
+    h.p.indices = h.u16.data();
+  } else if (type == IndexType::i32) {
+    h.p.indices = h.i32.data();
+  } else {
+    h.p.indices = h.i64.data();
+  }
+}
+
 Held csr(int64_t rows, int64_t cols, double density, IndexType type, Random& random) {
   Held h;
   h.indptr.push_back(0);
@@ -51,18 +69,27 @@ Held csr(int64_t rows, int64_t cols, double density, IndexType type, Random& ran
     }
     h.indptr.push_back(static_cast<int64_t>(h.row.size()));
   }
-  sizes(h, Format::csr, rows, cols);
-  h.p.index = type;
-  h.u16.assign(h.col.begin(), h.col.end());
-  h.i32.assign(h.col.begin(), h.col.end());
-  h.i64.assign(h.col.begin(), h.col.end());
-  if (type == IndexType::u16) {
-    h.p.indices = h.u16.data();
-  } else if (type == IndexType::i32) {
-    h.p.indices = h.i32.data();
-  } else {
-    h.p.indices = h.i64.data();
+  store(h, rows, cols, type);
+  return h;
+}
+
+// As masks of attention are: columns that neighbouring rows share, some of each row's own, and rows that are empty or full.
+Held shared(int64_t rows, int64_t cols, double own, IndexType type, Random& random) {
+  Held h;
+  h.indptr.push_back(0);
+  const int64_t width = std::min<int64_t>(cols, 13);
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t window = r * std::max<int64_t>(0, cols - width) / rows;
+    for (int64_t c = 0; c < cols; ++c) {
+      const bool there = r % 23 != 9 && (r == 2 || c < 5 || (c >= window && c < window + width) || random.uniform() < own);
+      if (there) {
+        h.row.push_back(r);
+        h.col.push_back(c);
+      }
+    }
+    h.indptr.push_back(static_cast<int64_t>(h.row.size()));
   }
+  store(h, rows, cols, type);
   return h;
 }
 
@@ -140,22 +167,27 @@ std::string name_of(const Held& h, int64_t depth, ValueType type) {
          std::to_string(h.p.cols) + ", depth " + std::to_string(depth) + ", type " + std::to_string(static_cast<int>(type));
 }
 
-void check_sddmm(const Held& h, int64_t depth, ValueType type, bool scaled, Random& random) {
-  const int64_t batches = 2;
-  const Operand a(batches, h.p.rows, depth, random), b(batches, h.p.cols, depth, random);
-  std::vector<float> factors(h.row.size());
-  for (float& f : factors) f = random.symmetric();
+SddmmArgs args_of(const Held& h, const Operand& a, const Operand& b, int64_t depth, ValueType type) {
   SddmmArgs args;
   args.pattern = h.p;
   args.type = type;
   args.depth = depth;
-  args.batches = batches;
+  args.batches = static_cast<int64_t>(a.at.size());
   args.a = a.data(type);
   args.a_at = a.at.data();
   args.lda = a.stride;
   args.b = b.data(type);
   args.b_at = b.at.data();
   args.ldb = b.stride;
+  return args;
+}
+
+void check_sddmm(const Held& h, int64_t depth, ValueType type, bool scaled, Random& random) {
+  const int64_t batches = 2;
+  const Operand a(batches, h.p.rows, depth, random), b(batches, h.p.cols, depth, random);
+  std::vector<float> factors(h.row.size());
+  for (float& f : factors) f = random.symmetric();
+  SddmmArgs args = args_of(h, a, b, depth, type);
   args.alpha = scaled ? 0.75f : 1.0f;
   args.values = scaled ? factors.data() : nullptr;
   for (Isa isa : kAll) {
@@ -176,6 +208,34 @@ void check_sddmm(const Held& h, int64_t depth, ValueType type, bool scaled, Rand
       right = right && fabs(out[i] - factor * sum) <= (static_cast<double>(depth) + 3) * kU * fabs(factor) * size;
     }
     check(right, isa, "sddmm " + name_of(h, depth, type));
+  }
+}
+
+// The records of `h` against the pattern itself, on which they were made: the same bits.
+void check_tiles(const Held& h, int64_t depth, ValueType type, bool scaled, Random& random) {
+  const std::unique_ptr<const SddmmTiles> tiles = find_tiles(h.p, Pool::get());
+  check(tiles != nullptr, "tiles of " + name_of(h, depth, type));
+  if (!tiles) return;
+  const Operand a(2, h.p.rows, depth, random), b(2, h.p.cols, depth, random);
+  std::vector<float> factors(h.row.size());
+  for (float& f : factors) f = random.symmetric();
+  SddmmArgs args = args_of(h, a, b, depth, type);
+  args.alpha = scaled ? 0.75f : 1.0f;
+  args.values = scaled ? factors.data() : nullptr;
+  for (Isa isa : kAll) {
+    if (!isa_usable(isa)) continue;
+    Floats wanted(2 * h.p.entries, NAN, 1), found(2 * h.p.entries, NAN, 3);
+    args.tiles = nullptr;
+    args.out = wanted.data();
+    bool right = run_sddmm(isa, args, Pool::get());
+    args.tiles = tiles.get();
+    args.pattern.indices = nullptr;  // not read
+    args.pattern.indptr = nullptr;
+    args.out = found.data();
+    right = run_sddmm(isa, args, Pool::get()) && right;
+    args.pattern = h.p;
+    right = right && !memcmp(wanted.data(), found.data(), static_cast<size_t>(wanted.size()) * sizeof(float));
+    check(right, isa, "sddmm in tiles, " + name_of(h, depth, type));
   }
 }
 
@@ -223,6 +283,65 @@ ZS_TEST(sddmm_of_every_pattern) {
   }
 }
 
+ZS_TEST(sddmm_in_tiles) {
+  Random random(7050);
+  std::vector<Held> held;
+  for (IndexType type : {IndexType::u16, IndexType::i32, IndexType::i64}) held.push_back(shared(63, 90, 0.04, type, random));
+  held.push_back(shared(130, 200, 0.02, IndexType::i32, random));
+  held.push_back(shared(4, 4, 0, IndexType::u16, random));  // nothing but one tile
+  held.push_back(shared(13, 4, 0, IndexType::u16, random));  // and one row more than three groups
+  for (const Held& h : held) {
+    for (int64_t depth = 1; depth <= 70; ++depth) {
+      for (ValueType type : {ValueType::f32, ValueType::bf16}) {
+        if (sampled()) check_tiles(h, depth, type, depth % 2, random);
+      }
+    }
+    for (int64_t depth : {96, 128, 515}) check_tiles(h, depth, ValueType::f32, false, random);
+  }
+  Held split;  // two entries, a tile, two entries: what is left are the first and last of eight entries, but not eight
+  split.row = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+  split.col = {0, 1, 10, 11, 12, 13, 20, 21, 10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13};
+  split.indptr = {0, 8, 12, 16, 20};
+  store(split, 4, 22, IndexType::i32);
+  check_tiles(split, 16, ValueType::f32, false, random);
+  const Held wide = shared(8, 70000, 1, IndexType::i32, random);  // columns of 32 bits in records
+  check_tiles(wide, 5, ValueType::f32, true, random);
+}
+
+ZS_TEST(patterns_without_tiles) {
+  Random random(7060);
+  const auto none = [](const Held& h) { return find_tiles(h.p, Pool::get()) == nullptr; };
+  check(none(csr(300, 400, 0.02, IndexType::i32, random)), "tiles where rows share nothing");
+  check(none(csr(5, 9, 0, IndexType::i32, random)), "tiles of no entries");
+  check(none(bitmask(23, 61, 0.9, random)), "tiles of a bitmask");
+  check(none(bsr(24, 60, 4, 4, 0.9, random)), "tiles of blocks");
+}
+
+ZS_TEST(tiles_of_damaged_patterns) {
+  Random random(7070);
+  const Held whole = shared(63, 90, 0.04, IndexType::i32, random);
+  const auto none = [](Held h) {
+    h.p.indptr = h.indptr.data();
+    h.p.indices = h.i32.data();
+    return find_tiles(h.p, Pool::get()) == nullptr;
+  };
+  check(!none(whole), "no tiles of a whole pattern");
+  for (size_t r : {0, 1, 7, 40, 63}) {
+    for (int64_t bad : {int64_t{-1}, whole.p.entries + 1, int64_t{1} << 40}) {
+      Held h = whole;
+      h.indptr[r] = bad;
+      check(none(h), "an offset of " + std::to_string(bad) + " in row " + std::to_string(r));
+    }
+  }
+  for (size_t e = 0; e < whole.i32.size(); e += 7) {
+    for (int32_t bad : {-1, 90, 1 << 30}) {
+      Held h = whole;
+      h.i32[e] = bad;
+      check(none(h), "a column of " + std::to_string(bad) + " at " + std::to_string(e));
+    }
+  }
+}
+
 ZS_TEST(masked_softmax_of_every_pattern) {
   Random random(7100);
   for (const Held& h : patterns(random)) {
@@ -237,16 +356,7 @@ ZS_TEST(bits_that_do_not_fit_the_entries) {
   ++h.p.entries;
   const Operand a(1, 9, 8, random), b(1, 40, 8, random);
   Floats out(h.p.entries, -2.0f, 0), scores(h.p.entries, 1.0f, 0);
-  SddmmArgs args;
-  args.pattern = h.p;
-  args.depth = 8;
-  args.batches = 1;
-  args.a = a.values.data();
-  args.a_at = a.at.data();
-  args.lda = a.stride;
-  args.b = b.values.data();
-  args.b_at = b.at.data();
-  args.ldb = b.stride;
+  SddmmArgs args = args_of(h, a, b, 8, ValueType::f32);
   args.out = out.data();
   SoftmaxArgs soft;
   soft.pattern = h.p;

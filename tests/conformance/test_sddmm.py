@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import numpy as np
 import pytest
 
 from zeroskip import ops
-from zeroskip.formats import SparseMatrix, to_bits, to_float32
+from zeroskip.formats import CSR, SparseMatrix, to_bits, to_float32
 from zeroskip.kernels import OperationKernel, operations
+from zeroskip.kernels.sddmm import _views, view_of
 from zeroskip.testing import assert_close, guarded, random_dense
 from zeroskip.testing.sddmm_bounds import sddmm_bound
-from zeroskip.testing.sddmm_cases import masks, pattern
+from zeroskip.testing.sddmm_cases import bigbird, masks, pattern
 
 KERNELS = {kernel.name: kernel for kernel in operations if kernel.op == "sddmm"}
 USABLE = [name for name, kernel in KERNELS.items() if kernel.why_not() is None]
@@ -129,3 +135,107 @@ def test_the_operation_runs_the_kernel_that_is_named(name: str) -> None:
     assert type(found) is type(p)
     means = [np.asarray(x.float() if kernel.dtype != "float32" else x) for x in (a, b)]
     assert_close(found.data.reshape(1, -1), sddmm_bound(p, *means))
+
+
+def cases_of_tiles(kernel: OperationKernel) -> dict[str, SparseMatrix]:
+    """Patterns whose rows share columns: as they are, with rows that are empty or full, and with a short last group."""
+    window = bigbird(131, 9, 3, 5)
+    window[40:47] = False
+    window[90] = True
+    found = {"bigbird": bigbird(128, 9, 2, 6), "all": np.ones((64, 96), dtype=bool), "holes": window}
+    found |= {f"{rows} rows": bigbird(rows, 8, 2, 4) for rows in (65, 66, 67)}
+    matrices = {name: CSR.from_dense(np.where(mask, random_dense(mask.shape, 21), 0)) for name, mask in found.items()}
+    for index in (np.uint16, np.int32, np.int64):
+        a = matrices["holes"]
+        matrices[np.dtype(index).name] = CSR(a.shape, a.indptr, a.indices.astype(index), a.data)
+    return {name: a.convert(kernel.format) for name, a in matrices.items()}
+
+
+@pytest.mark.parametrize("name", [name for name in NATIVE if KERNELS[name].format != "bsr"])
+def test_later_calls_give_the_bits_of_the_first(name: str) -> None:
+    """The first call runs the pattern as it is; what later calls run was made of it, and is kept with it."""
+    kernel = KERNELS[name]
+    for case, p in cases_of_tiles(kernel).items():
+        for depth in (16, 37, 64):
+            a, b = random_dense((3, p.shape[0], depth), seed=15), random_dense((3, p.shape[1], depth), seed=16)
+            a, b = stored(kernel, a)[0], stored(kernel, b)[0]
+            for values, alpha in ((None, 1.0), (p.decoded(), -0.7)):
+                fresh = CSR(p.shape, p.indptr, p.indices, p.data) if isinstance(p, CSR) else p
+                outs = [guarded((1, p.nnz), shift=call) for call in range(3)]
+                for out in outs:
+                    kernel.function(fresh, a[:1], b[:1], out.array, values, alpha)
+                    assert out.intact()
+                    assert (out.array == outs[0].array).all(), (case, depth)
+                batches = guarded((3, p.nnz))
+                kernel.function(fresh, a, b, batches.array, values, alpha)
+                assert batches.intact()
+                assert (batches.array[0] == outs[0].array).all(), (case, depth)
+                check(kernel, fresh, random_dense(a.shape, seed=17), random_dense(b.shape, seed=18))
+
+
+def native_pattern(rows: int = 64) -> tuple[CSR, np.ndarray, np.ndarray]:
+    p = CSR.from_dense(bigbird(rows, 9, 2, 6).astype(np.float32))
+    return p, random_dense((rows, 16), seed=19), random_dense((rows, 16), seed=20)
+
+
+def test_what_is_prepared_and_when() -> None:
+    kernel = KERNELS["sddmm_csr_f32_scalar"]
+    p, a, b = native_pattern()
+    assert kernel.bind is not None
+    bound: Any = kernel.bind(p)
+    assert 0 < bound.nbytes < 16 * p.nnz
+    scattered = CSR.from_dense((np.random.default_rng(0).random((200, 300)) < 0.03).astype(np.float32))
+    assert kernel.bind(scattered).nbytes == 0
+    out = [np.full(p.nnz, np.nan, dtype=np.float32) for _ in range(2)]
+    bound(a, b, out[0], None, 1.0)
+    kernel.function(p, a, b, out[1], None, 1.0)
+    assert (out[0] == out[1]).all()
+    first = view_of(p)
+    assert first is view_of(p)
+    assert first.prepared_bytes == 0
+    kernel.function(p, a, b, out[1], None, 1.0)
+    assert first.prepared_bytes == bound.nbytes
+    q, a, b = native_pattern()
+    many = [np.broadcast_to(x, (4, *x.shape)) for x in (a, b)]
+    kernel.function(q, *many, np.empty((4, q.nnz), dtype=np.float32), None, 1.0)
+    assert view_of(q).prepared_bytes == bound.nbytes
+
+
+def test_what_is_prepared_goes_with_the_pattern() -> None:
+    p, a, b = native_pattern()
+    for _ in range(2):
+        ops.sddmm(p, a, b.T)
+    view = weakref.ref(p), len(_views)
+    del p
+    gc.collect()
+    assert view[0]() is None
+    assert len(_views) < view[1]
+
+
+@pytest.mark.parametrize("name", [name for name in NATIVE if KERNELS[name].format == "csr"])
+def test_arrays_that_change_later_are_not_followed_out_of_bounds(name: str) -> None:
+    """The arrays must not be changed. Where they are, results are those of the pattern as it was, or an error."""
+    kernel = KERNELS[name]
+    p, a, b = native_pattern()
+    a, b = stored(kernel, a)[0], stored(kernel, b)[0]
+    outs = [guarded((p.nnz,)) for _ in range(3)]
+    for out in outs[:2]:
+        kernel.function(p, a, b, out.array, None, 1.0)
+    p.indices[:] = 60000
+    p.indptr[1:-1] = 2**40
+    kernel.function(p, a, b, outs[2].array, None, 1.0)
+    assert outs[2].intact()
+    assert (outs[2].array == outs[0].array).all()
+    p.indptr[-1] = 2**40
+    with pytest.raises(ValueError, match="indptr does not fit the entries"):
+        kernel.function(p, a, b, outs[2].array, None, 1.0)
+
+
+def test_threads_that_begin_at_once() -> None:
+    for _ in range(20):
+        p, a, b = native_pattern(256)
+        fresh = CSR(p.shape, p.indptr, p.indices, p.data)
+        wanted = ops.sddmm(fresh, a, b.T).data
+        with ThreadPoolExecutor(4) as threads:
+            for found in threads.map(lambda _, p=p, a=a, b=b: ops.sddmm(p, a, b.T).data, range(8)):
+                assert (found == wanted).all()

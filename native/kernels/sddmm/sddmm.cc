@@ -2,9 +2,11 @@
 #include "sddmm.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "../../runtime/cpu.h"
+#include "sddmm_tiles.h"
 
 namespace zs {
 namespace {
@@ -184,6 +186,23 @@ void bitmask_piece(const Call& call, const std::vector<int64_t>& indptr, int64_t
   scale(call, batch, indptr[first], indptr[last]);
 }
 
+// So many of `units` are the piece's: not piece * units / pieces, which might not fit 64 bits.
+std::pair<int64_t, int64_t> share(int64_t units, int64_t piece, int64_t pieces) {
+  const int64_t size = units / pieces, more = units % pieces, from = piece * size + std::min(piece, more);
+  return {from, from + size + (piece < more)};
+}
+
+// The piece's share of each kind of record. All of them are as much work as others of their kind, wherever they are.
+template <class R>
+void listed_piece(const Call& call, int kind, const std::vector<R>& records, int64_t batch, int64_t piece, int64_t pieces) {
+  const auto [from, to] = share(static_cast<int64_t>(records.size()), piece, pieces);
+  if (from == to) return;
+  const SddmmArgs& a = call.args;
+  const SddmmListed listed{call.a(batch, 0),      a.lda,     call.b(batch, 0), a.ldb,    a.depth,
+                           records.data() + from, to - from, a.alpha,          a.values, call.out(batch, 0)};
+  call.micro.listed[kind][call.type()][sizeof(records[0].col[0]) == sizeof(int32_t)](listed);
+}
+
 }  // namespace
 
 bool run_sddmm(Isa isa, const SddmmArgs& args, Pool& pool) {
@@ -205,9 +224,14 @@ bool run_sddmm(Isa isa, const SddmmArgs& args, Pool& pool) {
       pieces * args.batches,
       [&](int64_t task, int worker) {
         const int64_t batch = task / pieces, piece = task % pieces;
-        // Not piece * units / pieces, which might not fit 64 bits.
-        const int64_t size = units / pieces, more = units % pieces;
-        const int64_t from = piece * size + std::min(piece, more), to = from + size + (piece < more);
+        if (args.tiles) {
+          return args.tiles->visit([&](const auto& records) {
+            listed_piece(call, 0, records.tiles, batch, piece, pieces);
+            listed_piece(call, 1, records.eights, batch, piece, pieces);
+            listed_piece(call, 2, records.mixed, batch, piece, pieces);
+          });
+        }
+        const auto [from, to] = share(units, piece, pieces);
         if (p.format == Format::bsr) return bsr_piece(call, batch, from, to);
         if (bits) return bitmask_piece(call, indptr, batch, from, to, worker, pool);
         csr_any(call, batch, from, to);

@@ -9,9 +9,12 @@
 
 namespace zs {
 
+struct SddmmTiles;
+
 // B is read as rows of its transpose: b[j * ldb + k]. Strides and offsets count elements. Nothing may overlap `out`.
 struct SddmmArgs {
   Pattern pattern;
+  const SddmmTiles* tiles = nullptr;  // what `find_tiles` made of the pattern, which is then not read; or null
   ValueType type = ValueType::f32;  // of a and b: f32 or bf16
   int64_t depth = 0;
   int64_t batches = 0;
@@ -52,6 +55,20 @@ struct SddmmRun {
   int64_t step;
 };
 
+// Entries of records (sddmm_tiles.h), of one matrix of a batch.
+struct SddmmListed {
+  const void* a;
+  int64_t lda;
+  const void* b;
+  int64_t ldb;
+  int64_t depth;
+  const void* records;
+  int64_t count;
+  float alpha;
+  const float* values;  // or null
+  float* out;
+};
+
 // What is compiled for each instruction set (sddmm.inl).
 struct SddmmMicro {
   void (*row[2][3])(const SddmmRow&);  // [f32, bf16][IndexType]
@@ -60,6 +77,7 @@ struct SddmmMicro {
   // The columns of the set bits; returns how many.
   int64_t (*columns)(const uint8_t* bits, int64_t bytes, int32_t* out);
   void (*scale)(float* out, const float* values, float alpha, int64_t n);  // values or null
+  void (*listed[3][2][2])(const SddmmListed&);  // [tiles, eights, mixed][f32, bf16][u16, i32]
 };
 
 extern const SddmmMicro sddmm_scalar;

@@ -83,14 +83,14 @@ static inline v8 narrow(vf x) {
 static inline v8 narrow(vf x) { return x; }
 #endif
 // out[i] = the sum of the lanes of acc[i], for eight.
-static inline void sum_lanes(const vf (&acc)[kDots], float* out) {
+static inline void sum_lanes(const vf* acc, float* out) {
   const v8 p = quad(pair(narrow(acc[0]), narrow(acc[1])), pair(narrow(acc[2]), narrow(acc[3])));
   const v8 q = quad(pair(narrow(acc[4]), narrow(acc[5])), pair(narrow(acc[6]), narrow(acc[7])));
   const v8 sums = halves(p, q);
   memcpy(out, &sums, sizeof sums);
 }
 #else
-static inline void sum_lanes(const vf (&acc)[kDots], float* out) {
+static inline void sum_lanes(const vf* acc, float* out) {
   const v4 p = quad(pair(acc[0], acc[1]), pair(acc[2], acc[3]));
   const v4 q = quad(pair(acc[4], acc[5]), pair(acc[6], acc[7]));
   memcpy(out, &p, sizeof p);
@@ -98,45 +98,92 @@ static inline void sum_lanes(const vf (&acc)[kDots], float* out) {
 }
 #endif
 
+// The same for sixteen, by the same additions.
+#if ZS_VECTOR_BYTES == 64
+// [x, y]: halves of two vectors, added.
+static inline vf narrow(vf x, vf y) {
+  return __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+         __builtin_shufflevector(x, y, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+}
+static inline vf pair(vf x, vf y) {
+  return __builtin_shufflevector(x, y, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
+         __builtin_shufflevector(x, y, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+}
+static inline vf quad(vf p, vf q) {
+  return __builtin_shufflevector(p, q, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+         __builtin_shufflevector(p, q, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+}
+static inline vf halves(vf p, vf q) {
+  return __builtin_shufflevector(p, q, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+         __builtin_shufflevector(p, q, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+}
+static inline vf eight_lanes(const vf* acc) {
+  const vf p = pair(narrow(acc[0], acc[4]), narrow(acc[1], acc[5])), q = pair(narrow(acc[2], acc[6]), narrow(acc[3], acc[7]));
+  return quad(p, q);
+}
+static inline void sum_16_lanes(const vf* acc, float* out) { vstore(out, halves(eight_lanes(acc), eight_lanes(acc + 8))); }
+#else
+static inline void sum_16_lanes(const vf* acc, float* out) {
+  sum_lanes(acc, out);
+  sum_lanes(acc + 8, out + 8);
+}
+#endif
+
+// Where a step finds its vector in a row: whole, or what is left behind the last whole one.
+template <class T> struct Whole {
+  int64_t k;
+  inline __attribute__((always_inline)) vu operator()(const T* row) const { return load_raw(row + k); }
+};
+template <class T> struct Rest {
+  int64_t depth, rest;
+  vu mask;
+  inline __attribute__((always_inline)) vu operator()(const T* row) const { return load_rest(row, depth, rest, mask); }
+};
+
+// Which dots a loop makes of `R` rows of A and `C` of B^T: all of them, acc[i * C + j], or the j-th with the j-th.
+enum class Of { all, pairs };
+
+template <class T, int R, int C, Of of, class From>
+static inline __attribute__((always_inline)) void step(const T* const* a, const T* const* b, const From& from, vf* acc) {
+  vu x[R];
+#pragma GCC unroll 8
+  for (int i = 0; i < R; ++i) x[i] = from(a[i]);
+#pragma GCC unroll 8
+  for (int j = 0; j < C; ++j) {
+    const vu y = from(b[j]);
+#pragma GCC unroll 4
+    for (int i = 0; i < (of == Of::all ? R : 1); ++i) {
+      vf& sum = acc[of == Of::all ? i * C + j : j];
+#pragma GCC unroll 2
+      for (int p = 0; p < Raw<T>::kParts; ++p) {
+        sum = vfma(Raw<T>::part(x[of == Of::all ? i : j], p), Raw<T>::part(y, p), sum);
+      }
+    }
+  }
+}
+
+// Every dot is one chain over ascending k, however many are made beside it.
+template <class T, int R, int C, Of of = Of::all>
+static inline __attribute__((always_inline)) void accumulate(const T* const* a, const T* const* b, int64_t depth, vf* acc) {
+  constexpr int64_t size = Raw<T>::kStep;
+  const int64_t rest = depth % size, whole = depth - rest;
+  int64_t k = 0;
+  for (; k + 2 * size <= whole; k += 2 * size) {
+    step<T, R, C, of>(a, b, Whole<T>{k}, acc);
+    step<T, R, C, of>(a, b, Whole<T>{k + size}, acc);
+  }
+  if (k < whole) step<T, R, C, of>(a, b, Whole<T>{k}, acc);
+  if (rest) {
+    const vu mask = load_raw(kMasks.bytes + rest * static_cast<int64_t>(sizeof(T)));
+    step<T, R, C, of>(a, b, Rest<T>{depth, rest, mask}, acc);
+  }
+}
+
 // out[i] = a . b[i] for `n` of eight; the others are left at zero.
 template <class T, int n>
 static inline __attribute__((always_inline)) void dots(const T* a, const T* const* b, int64_t depth, float* out) {
   vf acc[kDots] = {};
-  constexpr int64_t step = Raw<T>::kStep;
-  constexpr int parts = Raw<T>::kParts;
-  const int64_t rest = depth % step, whole = depth - rest;
-  int64_t k = 0;
-  for (; k + 2 * step <= whole; k += 2 * step) {
-#pragma GCC unroll 2
-    for (int u = 0; u < 2; ++u) {
-      const vu x = load_raw(a + k + u * step);
-#pragma GCC unroll 8
-      for (int i = 0; i < n; ++i) {
-        const vu y = load_raw(b[i] + k + u * step);
-#pragma GCC unroll 2
-        for (int p = 0; p < parts; ++p) acc[i] = vfma(Raw<T>::part(x, p), Raw<T>::part(y, p), acc[i]);
-      }
-    }
-  }
-  if (k < whole) {
-    const vu x = load_raw(a + k);
-#pragma GCC unroll 8
-    for (int i = 0; i < n; ++i) {
-      const vu y = load_raw(b[i] + k);
-#pragma GCC unroll 2
-      for (int p = 0; p < parts; ++p) acc[i] = vfma(Raw<T>::part(x, p), Raw<T>::part(y, p), acc[i]);
-    }
-  }
-  if (rest) {
-    const vu mask = load_raw(kMasks.bytes + rest * static_cast<int64_t>(sizeof(T)));
-    const vu x = load_rest(a, depth, rest, mask);
-#pragma GCC unroll 8
-    for (int i = 0; i < n; ++i) {
-      const vu y = load_rest(b[i], depth, rest, mask);
-#pragma GCC unroll 2
-      for (int p = 0; p < parts; ++p) acc[i] = vfma(Raw<T>::part(x, p), Raw<T>::part(y, p), acc[i]);
-    }
-  }
+  accumulate<T, 1, n>(&a, b, depth, acc);
   sum_lanes(acc, out);
 }
 
@@ -253,6 +300,8 @@ static void scale_of(float* out, const float* values, float alpha, int64_t n) {
 }  // namespace
 }  // namespace zs
 
+#include "sddmm_tiles.inl"
+
 #define ZS_SDDMM(isa)                                                                                                          \
   namespace zs {                                                                                                               \
   extern const SddmmMicro sddmm_##isa = {{{row_of<float, uint16_t>, row_of<float, int32_t>, row_of<float, int64_t>},           \
@@ -260,5 +309,6 @@ static void scale_of(float* out, const float* values, float alpha, int64_t n) {
                                          {run_of<float>, run_of<uint16_t>},                                                    \
                                          count_of,                                                                             \
                                          columns_of,                                                                           \
-                                         scale_of};                                                                            \
+                                         scale_of,                                                                             \
+                                         ZS_SDDMM_LISTED};                                                                     \
   }

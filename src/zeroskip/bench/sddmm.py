@@ -222,7 +222,8 @@ def _checked(
     except Exception as error:  # a rival library may raise anything; the row says what
         fail(row, error)
         return None
-    row["nbytes"] = sum(int(getattr(pattern, name).nbytes) for name in pattern.array_names if name != "data")
+    own = sum(int(getattr(pattern, name).nbytes) for name in pattern.array_names if name != "data")
+    row["nbytes"] = own + int(getattr(work, "nbytes", 0))
     worst = worst_error(out[None], reference.expected, reference.allowed)
     if np.isfinite(worst):
         row["error_over_bound"] = worst

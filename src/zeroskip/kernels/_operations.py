@@ -31,8 +31,9 @@ class OperationKernel:
         reason: Why it cannot run on this machine; None where it can.
         doc: One line.
         bind: Makes what depends on the pattern alone, and gives the function for the other arguments. Benchmarks time
-            preparation and calls apart; None where nothing is prepared. What it gives may have `on(a, b)`, which puts
-            operands where the kernel computes and gives the call, and `seconds(call)`, which times it by that clock.
+            preparation and calls apart; None where nothing is prepared. What it gives may have `nbytes`, what it keeps
+            beside the pattern; `on(a, b)`, which puts operands where the kernel computes and gives the call; and
+            `seconds(call)`, which times it by that clock.
         device: Where it computes: cpu, or cuda.
     """
 

@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 
 from .._errors import DtypeError, InvalidArgument
-from ..formats import SparseMatrix, is_torch, to_float32, to_numpy
+from ..formats import SparseMatrix, is_torch, registry, to_float32, to_numpy
 from ..formats._dtypes import Array
 from ..formats._interchange import _importer
 from ..kernels import OperationKernel, operation_kernel
 from ._check import check_matrix
 
 NATIVE_PATTERNS = ("csr", "bsr", "bitmask")
+_NATIVE_TYPES = frozenset(registry.get(name) for name in NATIVE_PATTERNS)
 _LARGEST = float(np.finfo(np.float32).max)
 
 
 def check_pattern(where: str, pattern: Any) -> SparseMatrix:
     """`pattern` itself where a kernel reads its format, else as CSR."""
+    if type(pattern) in _NATIVE_TYPES:  # an abstract class takes ten times as long to ask
+        return pattern  # type: ignore[no-any-return]
     check_matrix(where, "pattern", pattern)
     found: SparseMatrix = pattern if pattern.name in NATIVE_PATTERNS else pattern.convert("csr")
     return found
@@ -47,6 +50,12 @@ def dense_operand(where: str, argument: str, array: Any) -> tuple[Array, str]:
     """
     if type(array) is np.ndarray and array.dtype == np.float32:
         return array, "float32"
+    torch = sys.modules.get("torch")
+    if torch is not None and type(array) is torch.Tensor and not array.requires_grad and array.dtype is torch.float32:
+        try:
+            return array.numpy(), "float32"
+        except (TypeError, RuntimeError):  # not on the CPU, sparse or with a pending sign: told apart below
+            pass
     if is_torch(array) and _is_plain(array):
         torch = sys.modules["torch"]
         if array.dtype == torch.float32:
@@ -70,11 +79,12 @@ def widened(array: Array, dtype: str) -> Array:
 
 def rows_in_place(array: Array) -> Array:
     """`array` (..., rows, depth) itself where its rows are contiguous and its strides whole elements, else a copy."""
-    if array.flags.c_contiguous and array.flags.aligned:
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned:
         return array
     size = array.itemsize
     whole = all(stride >= 0 and stride % size == 0 for stride in array.strides)
-    if whole and array.flags.aligned and (array.shape[-1] <= 1 or array.strides[-1] == size):
+    if whole and flags.aligned and (array.shape[-1] <= 1 or array.strides[-1] == size):
         return array
     return np.array(array, order="C")
 
@@ -82,8 +92,7 @@ def rows_in_place(array: Array) -> Array:
 def with_values(pattern: SparseMatrix, values: Array) -> SparseMatrix:
     """The pattern with other values, float32 in the order of its `data`; its layout was checked when it was made."""
     found = object.__new__(type(pattern))
-    data = values.reshape(pattern.data.shape)
-    found.__dict__.update(pattern.__dict__ | {"data": data, "dtype": "float32", "scales": None})
+    found.__dict__.update(pattern.__dict__, data=values.reshape(pattern.data.shape), dtype="float32", scales=None)
     return found
 
 
