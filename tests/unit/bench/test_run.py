@@ -205,8 +205,8 @@ def test_sddmm_rows_are_checked_and_compared(tmp_path: Path) -> None:
 
 def test_a_wrong_sddmm_is_a_failed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = sddmm.select(("auto",), ("none",))[0]
-    broken = replace(known, function=lambda pattern, a, b, out, values, alpha: out.fill(1.0))
-    raising = replace(known, name="raising", function=lambda *args: 1 // 0)
+    broken = replace(known, function=lambda pattern, a, b, out, values, alpha: out.fill(1.0), bind=None)
+    raising = replace(known, name="raising", function=lambda *args: 1 // 0, bind=None)
     monkeypatch.setattr(sddmm, "select", lambda wanted, peers, device: [broken, raising])
     run.run(RunSettings(suite(op="sddmm", limit=1, n=(5,)), tmp_path / "out"))
     assert [row["status"] for row in rows_of(tmp_path / "out")] == ["failed", "failed"]

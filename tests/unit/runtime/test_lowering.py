@@ -151,9 +151,17 @@ def random_model(make: Callable[[], Any]) -> Any:
     return model
 
 
+# Of the last instruction set that has one: not every set has kernels of its own for every format.
+NEWEST_DENSE = [
+    found["name"]
+    for found in _native.kernels()
+    if found["name"].startswith("spmm_dense_f32_") and found["why_not"] is None and found["x_dtype"] == "float32"
+][-1]
+
+
 def program_of(lowered: Lowered, *, graph: Graph | None = None, kernel: str = "") -> Program:
     """A lowered model made runnable with one dense kernel for all sizes."""
-    name = kernel or f"spmm_dense_f32_{_native.cpu_info()['selected']}"
+    name = kernel or NEWEST_DENSE
     linears = {}
     for key, weight in lowered.linears.items():
         packed = _native.pack(name, *weight.shape, "dense", {"data": np.ascontiguousarray(weight)}, "float32", {})
