@@ -91,7 +91,7 @@ ZS_TEST(bitmasks_of_codes) {
   uint64_t seed = 4500;
   for (double density : {0.0, 0.05, 0.5, 0.9, 1.0}) {
     for (ValueType type : {ValueType::i8, ValueType::i4}) {
-      for (int64_t group : {0, 32, 128}) {
+      for (int64_t group : {0, 32, 96, 128}) {
         for (const auto& shape : {std::pair<int64_t, int64_t>{1, 1}, {7, 31}, {5, 33}, {70, 300}}) {
           ++seed;
           const Matrix m = quantised(random_matrix(shape.first, shape.second, density, seed), type, group, false, seed);

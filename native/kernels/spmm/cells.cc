@@ -25,8 +25,9 @@ struct Cell {
   int64_t code_at;  // first byte in codes
 };
 
-// Rows of Y that a task goes through for each block of X: a quarter of L2, and some so that blocks of an odd size fit. Above that it reads more of Y from there than it saves in
-// copies of X (Zen 3, 512 KiB: 1024 rows 4 % slower than 512; Emerald Rapids, 2 MiB: 2048 rows 3 to 18 % faster than 512).
+// Rows of Y that a task goes through for each block of X: a quarter of L2, and some so that blocks of an odd size fit. Above that
+// it reads more of Y from there than it saves in copies of X (Zen 3, 512 KiB: 1024 rows 4 % slower than 512; Emerald Rapids, 2 MiB:
+// 2048 rows 3 to 18 % faster than 512).
 int64_t tile_rows() { return std::clamp<int64_t>(cpu().l2_bytes / (4 * kPanel * 4), 256, 2048) + 64; }
 
 struct CellMatrix : Packed {

@@ -345,14 +345,15 @@ template <int T, bool Four>
 inline int64_t pairs_of_tokens(const GroupRow& g, const uint8_t*& at, const int8_t* x, int64_t x_stride, float* sums) {
   __m512 total[T];
   for (int t = 0; t < T; ++t) total[t] = _mm512_setzero_ps();
-  const int shift = __builtin_ctzll(static_cast<uint64_t>(g.steps_a_block));
-  const __m512i halves = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi32(g.steps_a_block == 1), 1);
+  const __m512i halves = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi32(1), 1);
+  const auto scale_of = [&g](int64_t step) {
+    return g.scales[g.one_scale ? 0 : static_cast<uint32_t>(step) / static_cast<uint32_t>(g.steps_a_block)];
+  };
   int64_t step = 0;
   while (step + 2 <= g.steps) {
-    const int64_t pairs = g.one_scale ? g.steps_a_block : 2;
-    const int64_t end = step + pairs < g.steps ? step + pairs : g.steps;
-    const uint16_t* scales = g.scales + (g.one_scale ? 0 : step >> shift);
-    const __m128i two = _mm_insert_epi16(_mm_cvtsi32_si128(scales[0]), g.steps_a_block == 1 && !g.one_scale ? scales[1] : 0, 1);
+    const int64_t most = g.one_scale && g.steps_a_block > 2 ? g.steps_a_block / 2 * 2 : 2;
+    const int64_t end = step + most < g.steps ? step + most : g.steps;
+    const __m128i two = _mm_insert_epi16(_mm_cvtsi32_si128(scale_of(step)), scale_of(step + 1), 1);
     const __m512 scale = _mm512_permutexvar_ps(halves, _mm512_castps128_ps512(_mm_cvtph_ps(two)));
     __m512i sum[T];
     for (int t = 0; t < T; ++t) sum[t] = _mm512_setzero_si512();
