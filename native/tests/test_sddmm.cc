@@ -182,14 +182,20 @@ SddmmArgs args_of(const Held& h, const Operand& a, const Operand& b, int64_t dep
   return args;
 }
 
+// Values of the entries, which `args` takes, with an alpha, where it is `scaled`.
+std::vector<float> scale(SddmmArgs& args, const Held& h, bool scaled, Random& random) {
+  std::vector<float> factors(h.row.size());
+  for (float& f : factors) f = random.symmetric();
+  args.alpha = scaled ? 0.75f : 1.0f;
+  args.values = scaled ? factors.data() : nullptr;
+  return factors;
+}
+
 void check_sddmm(const Held& h, int64_t depth, ValueType type, bool scaled, Random& random) {
   const int64_t batches = 2;
   const Operand a(batches, h.p.rows, depth, random), b(batches, h.p.cols, depth, random);
-  std::vector<float> factors(h.row.size());
-  for (float& f : factors) f = random.symmetric();
   SddmmArgs args = args_of(h, a, b, depth, type);
-  args.alpha = scaled ? 0.75f : 1.0f;
-  args.values = scaled ? factors.data() : nullptr;
+  const std::vector<float> factors = scale(args, h, scaled, random);
   for (Isa isa : kAll) {
     if (!isa_usable(isa)) continue;
     Floats out(batches * h.p.entries, NAN, 1);
@@ -217,11 +223,8 @@ void check_tiles(const Held& h, int64_t depth, ValueType type, bool scaled, Rand
   check(tiles != nullptr, "tiles of " + name_of(h, depth, type));
   if (!tiles) return;
   const Operand a(2, h.p.rows, depth, random), b(2, h.p.cols, depth, random);
-  std::vector<float> factors(h.row.size());
-  for (float& f : factors) f = random.symmetric();
   SddmmArgs args = args_of(h, a, b, depth, type);
-  args.alpha = scaled ? 0.75f : 1.0f;
-  args.values = scaled ? factors.data() : nullptr;
+  const std::vector<float> factors = scale(args, h, scaled, random);
   for (Isa isa : kAll) {
     if (!isa_usable(isa)) continue;
     Floats wanted(2 * h.p.entries, NAN, 1), found(2 * h.p.entries, NAN, 3);
