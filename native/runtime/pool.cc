@@ -2,8 +2,15 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#if defined(__linux__)
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
+#include <algorithm>
 #include <atomic>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -32,12 +39,102 @@ struct Scratch {
   ~Scratch() { free(data); }
 };
 
+#if defined(__linux__)
+// Keeps workers off each other's processors, and off the caller's. Linux wakes a thread on the processor where it last ran, and in a
+// process that was busy a moment ago it looks for no idle one: after a product of NumPy's had ended, whose threads had had a core,
+// a worker was seen on the caller's, the other core idle, for 3 to 40 ms (two cores of Emerald Rapids, Linux 6.18; 2026-11). A thread that
+// may not run there is moved at once, and takes its processors back when it begins to work.
+class Places {
+ public:
+  explicit Places(int workers) : places_(workers) {}
+
+  // By the worker: where it is, before it works and before it sleeps.
+  void note(int worker) { places_[worker].processor.store(sched_getcpu(), std::memory_order_relaxed); }
+
+  void begin(int worker) {
+    Place& place = places_[worker];
+    place.thread.store(static_cast<pid_t>(syscall(SYS_gettid)), std::memory_order_relaxed);
+    note(worker);
+  }
+
+  void arrive(int worker) {
+    Place& place = places_[worker];
+    if (place.sent.load(std::memory_order_acquire)) {
+      sched_setaffinity(0, sizeof(place.allowed), &place.allowed);
+      place.sent.store(false, std::memory_order_release);
+    }
+    note(worker);
+  }
+
+  // By the caller, before it wakes them. Where there are more threads than processors nothing helps, so what did not
+  // help some times is tried less and less often.
+  void spread() {
+    if (rest_ > 0) {
+      --rest_;
+      return;
+    }
+    cpu_set_t taken;
+    CPU_ZERO(&taken);
+    CPU_SET(sched_getcpu(), &taken);
+    bool crowded = false;
+    for (Place& place : places_) {
+      const int at = place.processor.load(std::memory_order_relaxed);
+      place.crowded = at >= 0 && CPU_ISSET(at, &taken);
+      crowded |= place.crowded;
+      if (at >= 0) CPU_SET(at, &taken);
+    }
+    if (!crowded) {
+      tries_ = 0;
+      return;
+    }
+    for (Place& place : places_) {
+      if (place.crowded) send(place, taken);
+    }
+    tries_ = std::min(tries_ + 1, 18);
+    rest_ = tries_ <= 8 ? 0 : 1 << (tries_ - 8);
+  }
+
+ private:
+  struct alignas(64) Place {
+    std::atomic<int> processor{-1};
+    std::atomic<pid_t> thread{0};
+    std::atomic<bool> sent{false};  // it may not run everywhere, and has yet to take back `allowed`
+    bool crowded = false;
+    cpu_set_t allowed;
+  };
+
+  static void send(Place& place, const cpu_set_t& taken) {
+    const pid_t thread = place.thread.load(std::memory_order_relaxed);
+    if (place.sent.load(std::memory_order_acquire) || sched_getaffinity(thread, sizeof(place.allowed), &place.allowed)) return;
+    cpu_set_t elsewhere = place.allowed;
+    for (int i = 0; i < CPU_SETSIZE; ++i) {
+      if (CPU_ISSET(i, &taken)) CPU_CLR(i, &elsewhere);
+    }
+    if (CPU_COUNT(&elsewhere) == 0) return;
+    place.sent.store(true, std::memory_order_release);
+    sched_setaffinity(thread, sizeof(elsewhere), &elsewhere);
+  }
+
+  std::vector<Place> places_;  // the caller's is not used: it is asked
+  int rest_ = 0, tries_ = 0;
+};
+#else
+struct Places {
+  explicit Places(int) {}
+  void note(int) {}
+  void begin(int) {}
+  void arrive(int) {}
+  void spread() {}
+};
+#endif
+
 }  // namespace
 
 struct Pool::Impl {
   std::mutex callers;  // one job at a time
   std::vector<std::thread> threads;
   std::vector<Scratch> scratch;
+  std::unique_ptr<Places> places;
   std::atomic<uint32_t> generation{0};
   // A worker counts itself in `active`, then looks at `open`; the caller closes, then waits for `active` to fall to zero
   // (both sequentially consistent). So a worker that wakes late costs nothing: the caller never waits for one that
@@ -57,15 +154,18 @@ struct Pool::Impl {
   }
 
   void loop(int worker, uint32_t seen) {
+    places->begin(worker);
     for (;;) {
       int spins = 0;
       while (generation.load(std::memory_order_acquire) == seen) {
         if (++spins < kSpins) {
           ZS_PAUSE();
         } else {
+          places->note(worker);
           generation.wait(seen, std::memory_order_acquire);
         }
       }
+      places->arrive(worker);
       seen = generation.load(std::memory_order_acquire);
       if (stop.load()) return;
       active.fetch_add(1);
@@ -76,6 +176,7 @@ struct Pool::Impl {
 
   void start(int count) {
     scratch = std::vector<Scratch>(count);
+    places = std::make_unique<Places>(count);
     stop = false;
     const uint32_t now = generation.load();
     for (int i = 1; i < count; ++i) threads.emplace_back([this, i, now] { loop(i, now); });
@@ -140,6 +241,7 @@ void Pool::run(int64_t tasks, Task task, void* context, bool alone) {
     impl_->work(0);
     return;
   }
+  impl_->places->spread();
   impl_->open.store(true);
   impl_->generation.fetch_add(1, std::memory_order_release);
   impl_->generation.notify_all();

@@ -2,7 +2,13 @@
 #include <stdint.h>
 
 #include <atomic>
+#include <chrono>
 #include <thread>
+#if defined(__linux__)
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "../runtime/pool.h"
 #include "check.h"
@@ -101,5 +107,47 @@ ZS_TEST(pool_scratch_is_aligned_and_kept) {
   check(pool.scratch(0, 64) != pool.scratch(1, 64), "two workers share their scratch");
   pool.resize(0);
 }
+
+#if defined(__linux__)
+// A worker that was left on the caller's processor goes to another one, and may run everywhere again afterwards.
+ZS_TEST(pool_worker_leaves_the_callers_processor) {
+  cpu_set_t all;
+  sched_getaffinity(0, sizeof(all), &all);
+  if (CPU_COUNT(&all) < 2) return;
+  Pool& pool = Pool::get();
+  pool.resize(2);
+  std::atomic<pid_t> thread{0};
+  std::atomic<int> place{-1};
+  const auto both = [&] {  // each of the two threads takes a task, since the first one lasts until the other has begun
+    std::atomic<int> begun{0};
+    pool.parallel(2, [&](int64_t, int worker) {
+      if (worker == 1) {
+        thread = static_cast<pid_t>(syscall(SYS_gettid));
+        place = sched_getcpu();
+      }
+      begun.fetch_add(1);
+      const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+      while (begun.load() < 2 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    });
+  };
+  both();
+  cpu_set_t here;
+  CPU_ZERO(&here);
+  CPU_SET(sched_getcpu(), &here);
+  sched_setaffinity(0, sizeof(here), &here);
+  sched_setaffinity(thread.load(), sizeof(here), &here);
+  both();  // it notes where it is
+  check(place.load() == sched_getcpu(), "the worker could not be put beside the caller");
+  sched_setaffinity(thread.load(), sizeof(all), &all);
+  both();
+  both();
+  check(place.load() != sched_getcpu(), "the worker stays on the caller's processor");
+  cpu_set_t now;
+  sched_getaffinity(thread.load(), sizeof(now), &now);
+  check(CPU_EQUAL(&now, &all), "the worker may not run everywhere any more");
+  sched_setaffinity(0, sizeof(all), &all);
+  pool.resize(0);
+}
+#endif
 
 }  // namespace zs::test
