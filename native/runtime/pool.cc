@@ -130,9 +130,17 @@ struct Places {
 
 }  // namespace
 
+// Tasks that follow each other go to one worker, and the same ones in every call of a kind: it reads on where it ended, and finds in its
+// caches what it had there the last time. Who has done its own helps the others.
+struct alignas(64) Share {
+  std::atomic<int64_t> next{0};
+  int64_t end = 0;
+};
+
 struct Pool::Impl {
   std::mutex callers;  // one job at a time
   std::vector<std::thread> threads;
+  std::vector<Share> shares;  // [worker]
   std::vector<Scratch> scratch;
   std::unique_ptr<Places> places;
   std::atomic<uint32_t> generation{0};
@@ -142,15 +150,24 @@ struct Pool::Impl {
   std::atomic<int> active{0};
   std::atomic<bool> open{false};
   std::atomic<bool> stop{false};
-  std::atomic<int64_t> next{0};
-  int64_t tasks = 0;
   Task task = nullptr;
   void* context = nullptr;
 
   void work(int worker) {
     current = worker;
-    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) task(context, i, worker);
+    const size_t count = shares.size(), own = static_cast<size_t>(worker);
+    for (size_t s = own; s < own + count; ++s) {
+      Share& share = shares[s < count ? s : s - count];
+      for (int64_t i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) task(context, i, worker);
+    }
     current = -1;
+  }
+
+  void cut(int64_t tasks, int64_t workers) {
+    for (int64_t w = 0; w < static_cast<int64_t>(shares.size()); ++w) {
+      shares[w].end = std::min(w + 1, workers) * tasks / workers;
+      shares[w].next.store(std::min(w, workers) * tasks / workers, std::memory_order_relaxed);
+    }
   }
 
   void loop(int worker, uint32_t seen) {
@@ -176,6 +193,7 @@ struct Pool::Impl {
 
   void start(int count) {
     scratch = std::vector<Scratch>(count);
+    shares = std::vector<Share>(count);
     places = std::make_unique<Places>(count);
     stop = false;
     const uint32_t now = generation.load();
@@ -233,11 +251,11 @@ void Pool::run(int64_t tasks, Task task, void* context, bool alone) {
     return;
   }
   std::lock_guard<std::mutex> lock(impl_->callers);
-  impl_->tasks = tasks;
   impl_->task = task;
   impl_->context = context;
-  impl_->next.store(0, std::memory_order_relaxed);
-  if (tasks == 1 || alone || impl_->threads.empty()) {
+  const bool one = tasks == 1 || alone || impl_->threads.empty();
+  impl_->cut(tasks, one ? 1 : size());
+  if (one) {
     impl_->work(0);
     return;
   }

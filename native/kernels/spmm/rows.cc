@@ -239,6 +239,7 @@ void run_rows(const Packed& packed, const float* x, int64_t lanes, Output y, con
   } else if (finite && a.mask_bytes) {
     x = padded_lane(x, a.cols, padded);
   }
+  const bool gathers = lanes == 1 && !a.mask_bytes && micro.gathers_pay && micro.gathers_pay();
   pool.parallel(tasks * panel_count(lanes), [&](int64_t task, int) {
     const int64_t begin = a.cuts[task % tasks], rows = a.cuts[task % tasks + 1] - begin, p = task / tasks;
     const int64_t width = panel_width(lanes, p);
@@ -252,7 +253,8 @@ void run_rows(const Packed& packed, const float* x, int64_t lanes, Output y, con
                           a.mask_bytes,
                           a.values.data(),
                           a.scales.empty() ? nullptr : a.scales.data() + begin,
-                          finite};
+                          finite,
+                          gathers};
       const float* xs = x + p * kPanel * a.cols + block * kColumns * width;
       micro.rows(view, a.type, xs, width, tile.y, tile.ldy, block == 0);
     }

@@ -4,6 +4,12 @@
 // for ahead of time (ask_ahead in micro.inl).
 // Measured, Zen 3, one core, x in L1, ns an entry at 20/50/100/400 entries a row: 0.43/0.31/0.26/0.22; scalar with four sums
 // 0.47/0.40/0.40/0.40, the gather instruction 0.79/0.55/0.51/0.47, indices loaded one by one 0.41/0.32/0.30/0.28.
+// Sapphire Rapids, AVX-512: 0.33/0.31/0.30/0.30 at 48/96/192/384, sixteen by the gather instruction 0.26/0.25/0.23/0.23, eight
+// 0.29/0.26/0.25/0.25. So who gathers is found out at run time (gathers_pay); sums have the same bits either way.
+#include <algorithm>
+#include <chrono>
+#include <vector>
+
 namespace zs {
 namespace {
 
@@ -53,11 +59,71 @@ inline float sum_of(__m256 v) {
   return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
 }
 
+#if defined(__AVX512VNNI__)
+template <ValueType Type> inline __m512 load16(const void* values, int64_t at) {
+  if (Type == ValueType::f32) return _mm512_loadu_ps(static_cast<const float*>(values) + at);
+  if (Type == ValueType::i8) {
+    const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(static_cast<const int8_t*>(values) + at));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
+  }
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const uint16_t*>(values) + at));
+  if (Type == ValueType::f16) return _mm512_cvtph_ps(half);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+inline void halves_of(__m512 v, __m256& low, __m256& high) {
+  low = _mm512_castps512_ps256(v);
+  high = _mm512_extractf32x8_ps(v, 1);
+}
+
+// Whole sixteens of a row into a and b; returns where the rest begins, and leaves x where its steps count from. What a group of
+// four counts from is the sum of the last bytes of those before it: a product of bytes by zeros and ones.
+template <ValueType Type>
+inline int64_t gather_steps(const uint8_t* columns, const void* values, int64_t at, int64_t end, const float*& x, __m256& a,
+                            __m256& b) {
+  const __m512i lasts = _mm512_set1_epi32(0x0f0b0703), ones = _mm512_set1_epi8(1);
+  const __m512i before =
+      _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 0x101, 0x101, 0x101, 0x101, 0x10101, 0x10101, 0x10101, 0x10101);
+  __m512i base = _mm512_setzero_si512();
+  __m512 sum = _mm512_setzero_ps();
+  for (; at + 16 <= end; at += 16) {
+    ask_ahead(values, kBytesOf<Type> * at);
+    ask_ahead(columns, at);
+    const __m128i steps = _mm_loadu_si128(reinterpret_cast<const __m128i*>(columns + at));
+    const __m512i four = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(steps), lasts);
+    const __m512i in_group = _mm512_add_epi32(_mm512_cvtepu8_epi32(steps), base);
+    const __m512i index = _mm512_dpbusd_epi32(in_group, four, before);
+    base = _mm512_dpbusd_epi32(base, four, ones);
+    sum = _mm512_fmadd_ps(load16<Type>(values, at), _mm512_i32gather_ps(index, x, 4), sum);
+  }
+  x += _mm_cvtsi128_si32(_mm512_castsi512_si128(base));
+  halves_of(sum, a, b);
+  return at;
+}
+
+template <ValueType Type>
+inline int64_t gather_row(const uint16_t* columns, const void* values, int64_t at, int64_t end, const float* x, __m256& a,
+                          __m256& b) {
+  __m512 sum = _mm512_setzero_ps();
+  for (; at + 16 <= end; at += 16) {
+    ask_ahead(values, kBytesOf<Type> * at);
+    ask_ahead(columns, 2 * at);
+    const __m256i index = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(columns + at));
+    sum = _mm512_fmadd_ps(load16<Type>(values, at), _mm512_i32gather_ps(_mm512_cvtepu16_epi32(index), x, 4), sum);
+  }
+  halves_of(sum, a, b);
+  return at;
+}
+#endif
+
 // Columns in steps, x finite: fillers are multiplied like entries. (These loops are not inlined: several in one function have no
 // registers left, GCC 12.)
-template <ValueType Type>
+template <ValueType Type, bool Gather>
 [[gnu::noinline]] float step_dot(const uint8_t* columns, const void* values, int64_t at, int64_t end, const float* x) {
   __m256 a = _mm256_setzero_ps(), b = _mm256_setzero_ps();
+#if defined(__AVX512VNNI__)
+  if (Gather) at = gather_steps<Type>(columns, values, at, end, x, a, b);
+#endif
   for (; at + 16 <= end; at += 16) {
     ask_ahead(values, kBytesOf<Type> * at);
     ask_ahead(columns, at);
@@ -76,9 +142,12 @@ template <ValueType Type>
   return sum_of(_mm256_add_ps(a, b));
 }
 
-template <ValueType Type>
+template <ValueType Type, bool Gather>
 [[gnu::noinline]] float row_dot(const uint16_t* columns, const void* values, int64_t at, int64_t end, const float* x) {
   __m256 a = _mm256_setzero_ps(), b = _mm256_setzero_ps();
+#if defined(__AVX512VNNI__)
+  if (Gather) at = gather_row<Type>(columns, values, at, end, x, a, b);
+#endif
   for (; at + 16 <= end; at += 16) {
     ask_ahead(values, kBytesOf<Type> * at);
     ask_ahead(columns, 2 * at);
@@ -93,8 +162,35 @@ template <ValueType Type>
   for (; at < end; ++at) sum += value_of<Type>(values, at) * x[columns[at]];
   return sum;
 }
+
+#if defined(__AVX512VNNI__)
+// Whether the gather instruction is the faster way to fetch x: on Intel's processors from Sapphire Rapids on it is, on AMD's it is made of
+// many small operations, and where a leak had to be closed by microcode (Downfall) it takes several times as long. Measured, some
+// microseconds, once.
+bool gathers_pay() {
+  static const bool pays = [] {
+    constexpr int64_t kEntries = 2048, kRuns = 9;
+    std::vector<float> x(4096, 1.0f), values(kEntries, 1.0f);
+    std::vector<uint16_t> columns(kEntries);
+    for (int64_t i = 0; i < kEntries; ++i) columns[i] = static_cast<uint16_t>(i * 2654435761u >> 20 & 4095);
+    const auto seconds = [&](auto dot) {
+      const auto start = std::chrono::steady_clock::now();
+      volatile float sum = dot(columns.data(), values.data(), 0, kEntries, x.data());
+      static_cast<void>(sum);
+      return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    };
+    double gathered = 1, inserted = 1;
+    for (int64_t run = 0; run < kRuns; ++run) {
+      gathered = std::min(gathered, seconds(row_dot<ValueType::f32, true>));
+      inserted = std::min(inserted, seconds(row_dot<ValueType::f32, false>));
+    }
+    return 1.05 * gathered < inserted;
+  }();
+  return pays;
+}
+#endif
 #else
-template <ValueType Type>
+template <ValueType Type, bool>
 inline float row_dot(const uint16_t* columns, const void* values, int64_t at, int64_t end, const float* x) {
   float sum[4] = {};
   for (; at + 4 <= end; at += 4) {
@@ -104,7 +200,7 @@ inline float row_dot(const uint16_t* columns, const void* values, int64_t at, in
   return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-template <ValueType Type>
+template <ValueType Type, bool>
 inline float step_dot(const uint8_t* columns, const void* values, int64_t at, int64_t end, const float* x) {
   float sum[4] = {};
   for (; at < end; at += 4) {
@@ -351,9 +447,13 @@ template <ValueType Type> inline float row_sum(const RowsView& a, int64_t r, con
   }
   if (!a.fillers) {
     const uint16_t* columns = reinterpret_cast<const uint16_t*>(a.columns);
-    return row_dot<Type>(columns, a.values, a.starts[r], a.starts[r + 1], x);
+    const auto dot = a.gathers ? row_dot<Type, true> : row_dot<Type, false>;
+    return dot(columns, a.values, a.starts[r], a.starts[r + 1], x);
   }
-  if (a.finite_x) return step_dot<Type>(a.columns, a.values, a.starts[r], a.starts[r + 1], x);
+  if (a.finite_x) {
+    const auto dot = a.gathers ? step_dot<Type, true> : step_dot<Type, false>;
+    return dot(a.columns, a.values, a.starts[r], a.starts[r + 1], x);
+  }
   float sum = 0;
   each_entry(a, r, [&](int64_t i, int64_t column) { sum += value_of<Type>(a.values, i) * x[column]; });
   return sum;

@@ -38,6 +38,7 @@ struct RowsView {
   const float* scales;  // [row], or null
   bool
       finite_x;  // x may be multiplied by zero, and read where a mask has no entry: whole eights of columns, or as arrange left it
+  bool gathers;  // columns of one lane: by the gather instruction
 };
 
 constexpr int64_t kSumLanes = 8;
@@ -89,6 +90,7 @@ struct Micro {
   void (*rows)(const RowsView&, ValueType type, const float* x, int64_t width, float* y, int64_t ldy, bool first);
   // Null, or how `rows` wants one finite lane of x for masks: out holds the columns, rounded up to 64.
   void (*arrange)(ValueType type, const float* x, int64_t cols, float* out);
+  bool (*gathers_pay)();  // null where `rows` never gathers
   Finish finish;
 };
 

@@ -28,7 +28,7 @@ Progress = Callable[[str, int, int], None]
 Float32 = npt.NDArray[np.float32]
 
 MAX_COPIES_BYTES = 512 * 2**20
-MAX_COPIES = 1024
+MAX_COPIES = 2048
 # A copy of these is a session with threads of its own; a hundred of them disturb each other (3 ms instead of 60 us).
 WALKED = ("onnxruntime",)
 _imported: set[str] = set()
