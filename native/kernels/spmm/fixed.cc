@@ -166,8 +166,9 @@ void run_fixed(const Packed& packed, const float* x, int64_t lanes, Output y, co
   const Finish finish = isa == Isa::scalar ? finish_scalar : micro_of(isa).finish;
   const LaneQuantiser how{kUnit, 0x1p-110f, micro.largest, micro.quantise};
   const LaneCodes& kept = codes_of_lanes(how, x, a.cols, (a.cols + 1) / 2, lanes, e.same_x, pool);
-  pool.parallel(a.blocks.count * panel_count(lanes), [&](int64_t task, int) {
-    const int64_t rb = task % a.blocks.count, p = task / a.blocks.count, begin = a.blocks.begin(rb);
+  const int64_t panels = panel_count(lanes);
+  pool.parallel(a.blocks.count * panels, [&](int64_t task, int) {
+    const int64_t rb = task / panels, p = task % panels, begin = a.blocks.begin(rb);
     const int64_t width = panel_width(lanes, p);
     const YTile tile = tile_of(y, e.residual, a.rows, begin, p, width);
     const int16_t* codes = kept.panel(p);

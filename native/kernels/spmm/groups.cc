@@ -252,8 +252,8 @@ void run_many(const GroupMatrix& a, const ManyMicro& micro, const float* x, int6
   const int64_t groups = (panels + group - 1) / group;
   const int64_t row_stride = a.bits() ? a.scales_a_row() : 1, block_stride = !a.bits() ? 4 : row_stride == 1 ? 0 : 1;
   pool.parallel(blocks.count * groups, [&](int64_t task, int worker) {
-    const int64_t rb = task % blocks.count, begin = blocks.begin(rb), end = blocks.end(rb);
-    const int64_t p0 = task / blocks.count * group, p1 = std::min(panels, p0 + group);
+    const int64_t rb = task / groups, begin = blocks.begin(rb), end = blocks.end(rb);
+    const int64_t p0 = task % groups * group, p1 = std::min(panels, p0 + group);
     int16_t* widened = reinterpret_cast<int16_t*>(pool.scratch(worker, blocks.size / kTileRows * tile_codes * 2));
     const auto tile_at = [&](int64_t r) { return widened + (r - begin) / kTileRows * tile_codes; };
     for (int64_t r = begin; r < end; r += kTileRows) widen_rows(a, micro, r, tile_at(r));
@@ -318,8 +318,9 @@ void run_groups(const Packed& packed, const float* x, int64_t lanes, Output y, c
   const Quantised& q = quantise_x(x, a.cols, lanes, pool);
   const auto finish = a.kernel->isa == Isa::scalar ? finish_scalar : micro_of(a.kernel->isa).finish;
   const RowBlocks blocks(a.rows, std::max<int64_t>(kTileRows, a.rows / (4 * pool.available())), kTileRows);
-  pool.parallel(blocks.count * panel_count(lanes), [&](int64_t task, int) {
-    const int64_t rb = task % blocks.count, begin = blocks.begin(rb), end = blocks.end(rb), p = task / blocks.count;
+  const int64_t panels = panel_count(lanes);
+  pool.parallel(blocks.count * panels, [&](int64_t task, int) {
+    const int64_t rb = task / panels, begin = blocks.begin(rb), end = blocks.end(rb), p = task % panels;
     const int64_t width = panel_width(lanes, p), valid = std::min(kPanel, lanes - p * kPanel);
     const YTile tile = tile_of(y, e.residual, a.rows, begin, p, width);
     const int8_t* xs = q.codes.data() + p * kPanel * q.stride;

@@ -191,8 +191,8 @@ void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, co
   const int64_t widened_floats = a.type == ValueType::f32 ? 0 : blocks.size * a.col_block;
   const int64_t copied_floats = a.indexed ? 0 : a.col_block * micro.quad_lanes;
   pool.parallel(blocks.count * groups, [&](int64_t task, int worker) {
-    const int64_t rb = task % blocks.count, begin = blocks.begin(rb), end = blocks.end(rb);
-    const int64_t p0 = task / blocks.count * group, p1 = std::min(panels, p0 + group);
+    const int64_t rb = task / groups, begin = blocks.begin(rb), end = blocks.end(rb);
+    const int64_t p0 = task % groups * group, p1 = std::min(panels, p0 + group);
     float* copied = pool.scratch(worker, (copied_floats + widened_floats) * sizeof(float));
     float* room = widened_floats ? copied + copied_floats : nullptr;
     const float* quad_values[kQuadRows / 4];
@@ -213,26 +213,28 @@ void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, co
         const int64_t width = panel_width(lanes, p);
         const int64_t first = kb * a.col_block;
         const float* xs = x + p * kPanel * a.cols + first * width;
-        const bool copies = copied_floats && width > micro.quad_lanes;
+        const int64_t vector = micro.two_quads_lanes;
+        // Rows that are no whole vectors begin in the middle of lines: the copy's do not.
+        const bool copies = copied_floats && (width > micro.quad_lanes || (width > vector && width % vector));
         const int64_t most = even_strip(width, micro.quad_lanes);
         for (int64_t lane = 0; lane < width; lane += most) {
           const int64_t strip = std::min(most, width - lane);
-          const bool twos = !a.indexed && strip <= micro.two_quads_lanes;
-          if (copies) copy_rows(xs + lane, width, std::min(a.cols - first, a.col_block), strip, copied, strip);
+          const int64_t stride = copies ? (strip + vector - 1) / vector * vector : width;
+          const bool twos = !a.indexed && strip <= vector;
+          if (copies) copy_rows(xs + lane, width, std::min(a.cols - first, a.col_block), strip, copied, stride);
           for (int64_t r = begin; r < end; r += 4) {
             const YTile tile = tile_of(y, e.residual, a.rows, r, p, width);
             const int64_t start = a.col_blocks ? a.start(r / 4, kb) : 0;
             const int64_t n = a.col_blocks ? a.stop(r / 4, kb) - start : 0;
             if (twos && r + 8 <= std::min(end, a.rows)) {
               const float* const* two = quad_values + (r - begin) / 4;
-              micro.two_quads(two[0], two[1], n, copies ? copied : xs + lane, copies ? strip : width, strip, tile.y + lane,
-                              tile.ldy, kb == 0);
+              micro.two_quads(two[0], two[1], n, copies ? copied : xs + lane, stride, strip, tile.y + lane, tile.ldy, kb == 0);
               r += 4;
               continue;
             }
             micro.quad(quad_values[(r - begin) / 4], a.indexed ? a.indices.data() + start : nullptr, n,
-                       copies ? copied : xs + lane, copies ? strip : width, strip, tile.y + lane, tile.ldy,
-                       std::min<int64_t>(4, a.rows - r), kb == 0);
+                       copies ? copied : xs + lane, stride, strip, tile.y + lane, tile.ldy, std::min<int64_t>(4, a.rows - r),
+                       kb == 0);
           }
         }
       }

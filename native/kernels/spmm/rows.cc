@@ -240,8 +240,9 @@ void run_rows(const Packed& packed, const float* x, int64_t lanes, Output y, con
     x = padded_lane(x, a.cols, padded);
   }
   const bool gathers = lanes == 1 && !a.mask_bytes && micro.gathers_pay && micro.gathers_pay();
-  pool.parallel(tasks * panel_count(lanes), [&](int64_t task, int) {
-    const int64_t begin = a.cuts[task % tasks], rows = a.cuts[task % tasks + 1] - begin, p = task / tasks;
+  const int64_t panels = panel_count(lanes);
+  pool.parallel(tasks * panels, [&](int64_t task, int) {
+    const int64_t begin = a.cuts[task / panels], rows = a.cuts[task / panels + 1] - begin, p = task % panels;
     const int64_t width = panel_width(lanes, p);
     const YTile tile = tile_of(y, e.residual, a.rows, begin, p, width);
     for (int64_t block = 0; block < a.col_blocks; ++block) {

@@ -253,8 +253,8 @@ void run_tiles_by(const TileMicro& micro, Finish finish, const Packed& packed, c
   const int64_t groups = std::clamp(wanted, fewest, std::max<int64_t>(1, panels));
   const int64_t group = (panels + groups - 1) / groups;
   pool.parallel(blocks.count * groups, [&](int64_t index, int worker) {
-    const int64_t rb = index % blocks.count, begin = blocks.begin(rb), end = blocks.end(rb);
-    const int64_t p0 = std::min(panels, index / blocks.count * group), p1 = std::min(panels, p0 + group);
+    const int64_t rb = index / groups, begin = blocks.begin(rb), end = blocks.end(rb);
+    const int64_t p0 = std::min(panels, index % groups * group), p1 = std::min(panels, p0 + group);
     const auto y_of = [&](int64_t p) { return tile_of(y, e.residual, a.rows, begin, p, panel_width(lanes, p)); };
     uint16_t* room = reinterpret_cast<uint16_t*>(pool.scratch(worker, 2 * kBlockSteps * kTileBytes));
     Task(a, micro, rounded, begin, end, p0, p1).multiply(lanes, room, y_of);
