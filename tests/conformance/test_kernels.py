@@ -30,7 +30,7 @@ from zeroskip.testing import (
     with_values,
 )
 
-SIZES = (1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 128, 130)
+SIZES = (1, 2, 7, 8, 9, 17, 32, 33, 55, 64, 65, 128, 130)
 EPILOGUES = ((False, None), (True, None), (False, "relu"), *((True, activation) for activation in ACTIVATIONS))
 KERNELS = {kernel.name: kernel for kernel in registry}
 USABLE = [name for name, kernel in KERNELS.items() if kernel.why_not() is None]
@@ -329,6 +329,23 @@ def test_any_number_of_threads(name: str, threads: int) -> None:
     finally:
         set_num_threads(before)
     assert_close(out, bound(a, x, **sums(rounding_of(kernel))))
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16", "i8"])
+@pytest.mark.parametrize("sparsity", [0.7, 0.95, 0.998])
+def test_one_column_has_the_same_bits_however_x_is_fetched(dtype: str, sparsity: float) -> None:
+    """By the gather instruction (AVX-512 VNNI, where that is found faster) or element by element."""
+    names = [f"spmm_csr_{dtype}_{isa}_n1" for isa in ("avx2", "avx512", "avx512vnni")]
+    usable = [KERNELS[name] for name in names if name in USABLE]
+    if len(usable) < 2:
+        pytest.skip("one instruction set for it here")
+    a = with_values(random_matrix((300, 3000), sparsity, seed=11), usable[0].dtype)
+    x = random_dense((3000, 1), 0.0, seed=12)
+    results = []
+    for kernel in usable:
+        results.append(np.full((300, 1), np.nan, dtype=np.float32))
+        kernel.prepare(a).run(x, results[-1])
+    assert all(np.array_equal(results[0], other) for other in results[1:])
 
 
 def test_the_native_module_is_there() -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._arrays import copied_to_lines, empty_lines
 from ..kernels import Prepared, registry
 from ..kernels._base import Float32
 
@@ -204,8 +205,9 @@ class _Bench:
         self.figures: list[list[float]] = [[] for _ in prepared]
         self._prepared = prepared
         self._origins = [_origin(item.kernel) for item in prepared]
-        self._x = rng.standard_normal((n, columns) if transposed else (columns, n), dtype=np.float32)
-        self._out = np.empty((n, rows) if transposed else (rows, n), dtype=np.float32)
+        # At lines, as tensors of torch: some kernels take such operands as they are and copy others.
+        self._x = copied_to_lines(rng.standard_normal((n, columns) if transposed else (columns, n), dtype=np.float32))
+        self._out = empty_lines((n, rows) if transposed else (rows, n))
         self._bias, self._activation, self._transposed = bias, activation, transposed
         self._settle_max_s, self._min_sample_s = settle_max_s, min_sample_s
         # Ones: pages of zeros would all be the same one. It is only read, or its lines would have to be written back.
