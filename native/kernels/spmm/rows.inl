@@ -249,7 +249,8 @@ void arrange(ValueType type, const float* x, int64_t cols, float* out) {
 }
 
 // A row of a bitmask times x, 64 columns a step: one instruction brings the values of 16, 32 or 64 of them to their lanes. Masked
-// reads x as it lies, under the same mask. (Accumulators by a running number, and a mask copied by its length: five times slower.)
+// reads x as it lies, under the same mask. (Accumulators by a running number, and a mask copied by its length: five times slower. Some of the
+// sixteens of float32 by a permutation whose indices come from a table of mask bytes: level to 1.5 times slower.)
 template <ValueType Type, bool Masked>
 inline float mask_dot(const uint8_t* mask, int64_t bytes, const void* values, int64_t at, const float* x) {
   __m512 acc[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
