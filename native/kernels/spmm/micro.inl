@@ -604,31 +604,52 @@ void quad(const float* a, const uint16_t* indices, int64_t n, const float* x, in
   quad_any<false>(a, indices, n, x, stride, lanes, y, ldy, valid, first);
 }
 
-// Eight rows by one vector: a quad alone would leave four sums, which wait for each other.
-template <class T>
+// Eight rows by one or two vectors, or one and a half: a quad alone would leave four or eight sums, which wait for each other.
+template <class T, int NV = 1, bool HasHalf = false>
 void two_quads_tile(const float* a, const float* b, int64_t n, const float* x, int64_t stride, float* y, int64_t ldy,
                     bool first) {
   typedef typename T::V V;
-  V acc[8];
-  for (int r = 0; r < 8; ++r) acc[r] = first ? T::zero() : T::load(y + r * ldy);
+  typedef typename T::Half H;
+  constexpr int kWhole = NV * T::lanes;
+  V acc[8][NV];
+  [[maybe_unused]] typename H::V half[8];
+  for (int r = 0; r < 8; ++r) {
+    for (int j = 0; j < NV; ++j) acc[r][j] = first ? T::zero() : T::load(y + r * ldy + j * T::lanes);
+    if constexpr (HasHalf) half[r] = first ? H::zero() : H::load(y + r * ldy + kWhole);
+  }
   for (int64_t k = 0; k < n; ++k) {
     if (k % 4 == 0) {
       ask_ahead(a + 4 * k, 0);
       ask_ahead(b + 4 * k, 0);
     }
-    const V xs = T::load(x + k * stride);
-    for (int r = 0; r < 4; ++r) acc[r] = T::fma(T::set(a[4 * k + r]), xs, acc[r]);
-    for (int r = 0; r < 4; ++r) acc[4 + r] = T::fma(T::set(b[4 * k + r]), xs, acc[4 + r]);
+    V xs[NV];
+    [[maybe_unused]] typename H::V half_x;
+    for (int j = 0; j < NV; ++j) xs[j] = T::load(x + k * stride + j * T::lanes);
+    if constexpr (HasHalf) half_x = H::load(x + k * stride + kWhole);
+    for (int r = 0; r < 8; ++r) {
+      const V v = T::set((r < 4 ? a : b)[4 * k + r % 4]);
+      for (int j = 0; j < NV; ++j) acc[r][j] = T::fma(v, xs[j], acc[r][j]);
+      if constexpr (HasHalf) half[r] = H::fma(T::lower(v), half_x, half[r]);
+    }
   }
-  for (int r = 0; r < 8; ++r) T::store(y + r * ldy, acc[r]);
+  for (int r = 0; r < 8; ++r) {
+    for (int j = 0; j < NV; ++j) T::store(y + r * ldy + j * T::lanes, acc[r][j]);
+    if constexpr (HasHalf) H::store(y + r * ldy + kWhole, half[r]);
+  }
 }
 
+#if defined(__AVX512F__)
+constexpr int64_t kTwoQuadsLanes = 2 * Wide::lanes;
+#else
 constexpr int64_t kTwoQuadsLanes = Wide::lanes;
+#endif
 
 void two_quads(const float* a, const float* b, int64_t n, const float* x, int64_t stride, int64_t lanes, float* y, int64_t ldy,
                bool first) {
 #if defined(__AVX512F__)
   if (lanes < Wide::lanes) return two_quads_tile<Ymm>(a, b, n, x, stride, y, ldy, first);
+  if (lanes == 2 * Wide::lanes) return two_quads_tile<Wide, 2>(a, b, n, x, stride, y, ldy, first);
+  if (lanes > Wide::lanes) return two_quads_tile<Wide, 1, true>(a, b, n, x, stride, y, ldy, first);
 #endif
   (void)lanes;
   two_quads_tile<Wide>(a, b, n, x, stride, y, ldy, first);

@@ -213,14 +213,14 @@ void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, co
         const int64_t width = panel_width(lanes, p);
         const int64_t first = kb * a.col_block;
         const float* xs = x + p * kPanel * a.cols + first * width;
-        const int64_t vector = micro.two_quads_lanes;
+        const int64_t vector = micro.vector_lanes;
         // Rows that are no whole vectors begin in the middle of lines: the copy's do not.
         const bool copies = copied_floats && (width > micro.quad_lanes || (width > vector && width % vector));
         const int64_t most = even_strip(width, micro.quad_lanes);
         for (int64_t lane = 0; lane < width; lane += most) {
           const int64_t strip = std::min(most, width - lane);
           const int64_t stride = copies ? (strip + vector - 1) / vector * vector : width;
-          const bool twos = !a.indexed && strip <= vector;
+          const bool twos = !a.indexed && strip <= micro.two_quads_lanes;
           if (copies) copy_rows(xs + lane, width, std::min(a.cols - first, a.col_block), strip, copied, stride);
           for (int64_t r = begin; r < end; r += 4) {
             const YTile tile = tile_of(y, e.residual, a.rows, r, p, width);

@@ -5,10 +5,10 @@
 
 namespace zs {
 
-extern const Micro micro_neon = {cell,        cell_narrow,    cell_one,  cell_one_narrow, bits_one, sum_lanes,
-                                 quad,        kQuadLanes,     two_quads, kTwoQuadsLanes,  quad_one, quads_few,
-                                 expand_bits, expand_nibbles, widen,     unpack_nibbles,  decode,   rows,
-                                 nullptr,     nullptr,        finish};
+extern const Micro micro_neon = {
+    cell,           cell_narrow,    cell_one, cell_one_narrow, bits_one,  sum_lanes,   quad,           kQuadLanes,
+    two_quads,      kTwoQuadsLanes, kVf,      quad_one,        quads_few, expand_bits, expand_nibbles, widen,
+    unpack_nibbles, decode,         rows,     nullptr,         nullptr,   finish};
 
 }  // namespace zs
 #endif
