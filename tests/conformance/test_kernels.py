@@ -30,7 +30,7 @@ from zeroskip.testing import (
     with_values,
 )
 
-SIZES = (1, 2, 7, 8, 9, 17, 32, 33, 55, 64, 65, 128, 130)
+SIZES = (1, 2, 7, 8, 9, 17, 31, 32, 33, 55, 63, 64, 65, 128, 130)
 EPILOGUES = ((False, None), (True, None), (False, "relu"), *((True, activation) for activation in ACTIVATIONS))
 KERNELS = {kernel.name: kernel for kernel in registry}
 USABLE = [name for name, kernel in KERNELS.items() if kernel.why_not() is None]

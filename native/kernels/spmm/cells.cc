@@ -79,7 +79,7 @@ int64_t column_block(double density, int64_t cols, int64_t multiple, int64_t mos
 }
 
 // As many as let 16 lanes of X fill L1, fewer where rows are full (48 KiB of L1, 16 lanes: at 50 % 768 columns take a sixth longer than 512, at
-// 90 % a tenth; at 95 % a tenth less).
+// 90 % a tenth; at 95 % a tenth less), but no fewer than 512, which are best where L1 has 32 KiB.
 int64_t narrow_block(double density) {
   const int64_t all = cpu().l1d_bytes / (16 * 4);
   return std::clamp<int64_t>(density > 0.3 ? all * 2 / 3 : density > 0.07 ? all * 5 / 6 : all, 512, 1024);
