@@ -626,10 +626,16 @@ void two_quads_tile(const float* a, const float* b, int64_t n, const float* x, i
     [[maybe_unused]] typename H::V half_x;
     for (int j = 0; j < NV; ++j) xs[j] = T::load(x + k * stride + j * T::lanes);
     if constexpr (HasHalf) half_x = H::load(x + k * stride + kWhole);
-    for (int r = 0; r < 8; ++r) {
-      const V v = T::set((r < 4 ? a : b)[4 * k + r % 4]);
+    // Two loops: GCC 12 with UBSan reads a for r = 4 in one over `(r < 4 ? a : b)[...]`.
+    for (int r = 0; r < 4; ++r) {
+      const V v = T::set(a[4 * k + r]);
       for (int j = 0; j < NV; ++j) acc[r][j] = T::fma(v, xs[j], acc[r][j]);
       if constexpr (HasHalf) half[r] = H::fma(T::lower(v), half_x, half[r]);
+    }
+    for (int r = 0; r < 4; ++r) {
+      const V v = T::set(b[4 * k + r]);
+      for (int j = 0; j < NV; ++j) acc[4 + r][j] = T::fma(v, xs[j], acc[4 + r][j]);
+      if constexpr (HasHalf) half[4 + r] = H::fma(T::lower(v), half_x, half[4 + r]);
     }
   }
   for (int r = 0; r < 8; ++r) {
