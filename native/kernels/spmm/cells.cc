@@ -380,22 +380,27 @@ Split split_into(const CellMatrix& a, int64_t blocks, int64_t panels, int64_t al
 }
 
 // What a call costs, in half cycles of Zen 3: for 64 lanes 10 an entry, 16 a row of Y in each cell. A row of X costs 70 where a
-// task copies it for itself; all of them in panels first cost 100 each, as much again for reading what another core wrote, and
-// a barrier.
+// task copies it for itself; all of them in panels first cost 160 each, as much again for reading what another core wrote,
+// 64 for each task that meets one, and a barrier. Where expanding bounds a task, that it reads X is hidden.
 struct Cost {
-  int64_t panels, work, copied, moved;  // work: of one panel; copied, moved: one row of X
+  int64_t panels, work, copied, moved, read, shared;  // work: of one panel; copied, moved, read: one row of X; shared: one of Y
 
-  Cost(const CellMatrix& a, int64_t lanes) {
+  Cost(const CellMatrix& a, int64_t lanes, bool row_major) {
     const int64_t width = std::min(kPanel, padded_lanes(lanes)), entries = a.cells.back().value_at;
     panels = panel_count(lanes);
     work = entries * (2 + width / 8) + a.rows * a.col_blocks * (width / 4);
     copied = 6 + width;
-    moved = 3 * width / 2;
+    moved = 5 * width / 2;
+    read = a.expands() ? 0 : width;
+    shared = row_major ? width : 0;
   }
-  // Of the thread that has most to do.
+  // Of the thread that has most to do. Two threads that write pieces of the same rows of Y, a few hundred bytes apart, take each
+  // other's lines, which the processor fetches ahead: up to half of the time on Emerald Rapids (2048 x 512, 98 %, 128 lanes).
   int64_t of(const CellMatrix& a, const Split& s, int threads) const {
-    const int64_t rounds = (s.ranges * s.groups + threads - 1) / threads;
-    return rounds * s.panels * (work * s.blocks / std::max<int64_t>(1, a.blocks.count) + (s.copies ? copied * a.cols : 0));
+    const int64_t rounds = (s.ranges * s.groups + threads - 1) / threads, count = std::max<int64_t>(1, a.blocks.count);
+    const bool near = threads > 1 && s.ranges < threads && panels < 4 * threads;
+    return rounds * s.panels *
+           (work * s.blocks / count + (s.copies ? copied : read) * a.cols + (near ? shared * a.blocks.size * s.blocks : 0));
   }
 };
 
@@ -477,7 +482,7 @@ void run_cells(const Packed& packed, const XView& given, int64_t lanes, Output y
   const auto& a = static_cast<const CellMatrix&>(packed);
   const Micro& micro = micro_of(a.kernel->isa);
   if (lanes == 1) return run_one_lane(a, micro, given.data, y.data, e, pool);
-  const Cost cost(a, lanes);
+  const Cost cost(a, lanes, y.stride && !y.token_major);
   const Choice one = split_for(a, given, cost, 1), many = split_for(a, given, cost, pool.available());
   const bool alone = one.cost <= many.cost + kWake;
   const Split split = alone ? one.split : many.split;
@@ -486,8 +491,10 @@ void run_cells(const Packed& packed, const XView& given, int64_t lanes, Output y
   const int64_t panels = panel_count(lanes), most_rows = split.blocks * a.blocks.size;
   // A row-major Y is summed in scratch and copied when it is finished: rows a power of two apart share few sets of the
   // caches, and a tile of Y would not stay there (half the speed at 98 %, 128 lanes, Zen 3). With one or two blocks of columns
-  // there is little to stay, and Y where it belongs is 5 to 12 % faster (98 %). X is copied by the block for the same reason.
-  const bool in_place = !y.stride || (a.col_blocks <= 2 && lanes % kLaneUnit == 0 && !y.token_major);
+  // there is little to stay, and a Y that the caches hold is 5 to 25 % faster where it belongs (98 %); one that they do not
+  // hold is fetched faster row after row, by the copy (8 to 25 % at 1024 lanes, Emerald Rapids). X is copied by the block for the same reason.
+  const bool held = a.rows * lanes * 4 <= cpu().l2_bytes * pool.available();
+  const bool in_place = !y.stride || (a.col_blocks <= 2 && held && lanes % kLaneUnit == 0 && !y.token_major);
   const int64_t tile_floats = in_place ? 0 : most_rows * kPanel;
   const int64_t x_floats = x.stride ? (a.col_block * std::min(kPanel, padded_lanes(lanes)) + 15) / 16 * 16 : 0;
   pool.parallel(
