@@ -285,6 +285,19 @@ template <ValueType Type> inline __m256 load8(const void* values, int64_t at) {
 }
 #endif
 
+#if defined(__AVX512F__)
+template <ValueType Type> inline __m512 load16(const void* values, int64_t at) {
+  if (Type == ValueType::f32) return _mm512_loadu_ps(static_cast<const float*>(values) + at);
+  if (Type == ValueType::i8) {
+    const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(static_cast<const int8_t*>(values) + at));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
+  }
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const uint16_t*>(values) + at));
+  if (Type == ValueType::f16) return _mm512_cvtph_ps(half);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+#endif
+
 // Codes of 4 bits, two a byte, to one a byte. (x ^ 8) - 8 is the sign of four bits carried on.
 void unpack_nibbles(const uint8_t* codes, int64_t count, int8_t* out) {
   int64_t i = 0;
@@ -699,73 +712,6 @@ void quad_one(const void* a, ValueType type, const uint16_t* indices, int64_t n,
     case ValueType::f32: return quad_one_typed<ValueType::f32>(a, indices, n, x, sums);
     case ValueType::bf16: return quad_one_typed<ValueType::bf16>(a, indices, n, x, sums);
     case ValueType::f16: return quad_one_typed<ValueType::f16>(a, indices, n, x, sums);
-    case ValueType::i8:
-    case ValueType::i4: return;
-  }
-}
-
-// Two quads by up to four lanes of a panel: values are read once, in their own type, and stay in the register that they were
-// widened in; what is made of x serves both quads.
-template <ValueType Type>
-void quads_few_typed(const void* a, const void* b, int64_t n, const float* x, int64_t stride, float* sums) {
-  int64_t k = 0;
-#if defined(__AVX2__)
-  __m256 acc[8];  // [quad][lane]; the halves of a vector are two columns
-  for (int i = 0; i < 8; ++i) acc[i] = _mm256_setzero_ps();
-  for (; k + 2 <= n; k += 2) {
-    const float* from = x + k * stride;
-    const __m256 xs = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)), _mm_loadu_ps(from + stride), 1);
-    const __m256 lane[4] = {_mm256_permute_ps(xs, 0x00), _mm256_permute_ps(xs, 0x55), _mm256_permute_ps(xs, 0xaa),
-                            _mm256_permute_ps(xs, 0xff)};
-    const __m256 va = load8<Type>(a, 4 * k), vb = load8<Type>(b, 4 * k);
-    for (int t = 0; t < 4; ++t) {
-      acc[t] = _mm256_fmadd_ps(va, lane[t], acc[t]);
-      acc[4 + t] = _mm256_fmadd_ps(vb, lane[t], acc[4 + t]);
-    }
-  }
-  for (int i = 0; i < 8; ++i) {
-    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(acc[i]), _mm256_extractf128_ps(acc[i], 1));
-    _mm_storeu_ps(sums + 4 * i, _mm_add_ps(_mm_loadu_ps(sums + 4 * i), four));
-  }
-#elif defined(__aarch64__)
-  const auto four = [](const void* values, int64_t at) {
-    if (Type == ValueType::f32) return vld1q_f32(static_cast<const float*>(values) + at);
-    const uint16x4_t half = vld1_u16(static_cast<const uint16_t*>(values) + at);
-    if (Type == ValueType::f16) return vcvt_f32_f16(vreinterpret_f16_u16(half));
-    return vreinterpretq_f32_u32(vshll_n_u16(half, 16));
-  };
-  float32x4_t acc[8];  // [quad][lane]
-  for (int i = 0; i < 8; ++i) acc[i] = vld1q_f32(sums + 4 * i);
-  for (; k < n; ++k) {
-    const float32x4_t va = four(a, 4 * k), vb = four(b, 4 * k), xs = vld1q_f32(x + k * stride);
-    acc[0] = vfmaq_laneq_f32(acc[0], va, xs, 0);
-    acc[1] = vfmaq_laneq_f32(acc[1], va, xs, 1);
-    acc[2] = vfmaq_laneq_f32(acc[2], va, xs, 2);
-    acc[3] = vfmaq_laneq_f32(acc[3], va, xs, 3);
-    acc[4] = vfmaq_laneq_f32(acc[4], vb, xs, 0);
-    acc[5] = vfmaq_laneq_f32(acc[5], vb, xs, 1);
-    acc[6] = vfmaq_laneq_f32(acc[6], vb, xs, 2);
-    acc[7] = vfmaq_laneq_f32(acc[7], vb, xs, 3);
-  }
-  for (int i = 0; i < 8; ++i) vst1q_f32(sums + 4 * i, acc[i]);
-#endif
-  for (; k < n; ++k) {
-    for (int i = 0; i < 8; ++i) {
-      const void* values = i < 4 ? a : b;
-      const int64_t at = 4 * k + i % 4;
-      const float v = Type == ValueType::f32    ? static_cast<const float*>(values)[at]
-                      : Type == ValueType::bf16 ? bf16_to_float(static_cast<const uint16_t*>(values)[at])
-                                                : f16_to_float(static_cast<const uint16_t*>(values)[at]);
-      for (int t = 0; t < 4; ++t) sums[16 * (i / 4) + 4 * t + i % 4] += v * x[k * stride + t];
-    }
-  }
-}
-
-void quads_few(const void* a, const void* b, ValueType type, int64_t n, const float* x, int64_t stride, float* sums) {
-  switch (type) {
-    case ValueType::f32: return quads_few_typed<ValueType::f32>(a, b, n, x, stride, sums);
-    case ValueType::bf16: return quads_few_typed<ValueType::bf16>(a, b, n, x, stride, sums);
-    case ValueType::f16: return quads_few_typed<ValueType::f16>(a, b, n, x, stride, sums);
     case ValueType::i8:
     case ValueType::i4: return;
   }

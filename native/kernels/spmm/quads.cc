@@ -157,6 +157,37 @@ void run_few_lanes(const QuadMatrix& a, const Micro& micro, const float* x, int6
   });
 }
 
+// The same for two to eight lanes, with vectors of sixteen floats.
+void run_turned(const QuadMatrix& a, const Micro& micro, const float* x, int64_t lanes, Output y, const Epilogue& e,
+                Pool& pool) {
+  constexpr int64_t kLanes = kLaneUnit, kColumns = 4096, kMostRows = 256;
+  const RowBlocks blocks(a.rows, kMostRows, 8);
+  const int64_t bytes = 4 * value_bytes(a.type);
+  pool.parallel(blocks.count, [&](int64_t task, int worker) {
+    const int64_t begin = blocks.begin(task), end = blocks.end(task);
+    const YTile tile = tile_of(y, e.residual, a.rows, begin, 0, kLanes);
+    float* turned = pool.scratch(worker, (kColumns + 3) * kLanes * sizeof(float));
+    float last[8 * kLanes];  // where fewer than eight rows are left
+    int64_t k = 0;
+    do {
+      const int64_t n = std::min(kColumns, a.cols - k);
+      micro.turn(x + k * kLanes, n, turned);
+      for (int64_t r = begin; r < end; r += 8) {
+        const uint8_t* values = a.values.data() + (r / 4 * a.cols + k) * bytes;
+        const bool whole = r + 8 <= end;
+        const uint8_t* next = r + 4 < end ? values + a.cols * bytes : values;
+        micro.quads_turned(values, next, a.type, n, turned, lanes, whole ? tile.y + (r - begin) * tile.ldy : last,
+                           whole ? tile.ldy : kLanes, k == 0);
+      }
+      k += kColumns;
+    } while (k < a.cols);
+    for (int64_t r = end - (end - begin) % 8; r < end; ++r) {
+      memcpy(tile.y + (r - begin) * tile.ldy, last + (r - begin) % 8 * kLanes, kLanes * sizeof(float));
+    }
+    finish_tile(micro.finish, tile, begin, end - begin, kLanes, e);
+  });
+}
+
 }  // namespace
 
 std::unique_ptr<Packed> pack_quads(const Source& source, Format format, ValueType type, Isa isa) {
@@ -183,6 +214,7 @@ void run_quads(const Packed& packed, const float* x, int64_t lanes, Output y, co
   const auto& a = static_cast<const QuadMatrix&>(packed);
   const Micro& micro = micro_of(a.kernel->isa);
   if (lanes == 1) return run_one_lane(a, micro, x, y.data, e, pool);
+  if (lanes <= kLaneUnit && !a.indexed && micro.turn) return run_turned(a, micro, x, lanes, y, e, pool);
   if (lanes <= kFewLanes && !a.indexed) return run_few_lanes(a, micro, x, lanes, y, e, pool);
   const RowBlocks blocks(a.rows, kQuadRows, 4);
   const int64_t panels = panel_count(lanes);

@@ -59,17 +59,6 @@ inline float sum_of(__m256 v) {
 }
 
 #if defined(__AVX512VNNI__)
-template <ValueType Type> inline __m512 load16(const void* values, int64_t at) {
-  if (Type == ValueType::f32) return _mm512_loadu_ps(static_cast<const float*>(values) + at);
-  if (Type == ValueType::i8) {
-    const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(static_cast<const int8_t*>(values) + at));
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
-  }
-  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const uint16_t*>(values) + at));
-  if (Type == ValueType::f16) return _mm512_cvtph_ps(half);
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-}
-
 inline void halves_of(__m512 v, __m256& low, __m256& high) {
   low = _mm512_castps512_ps256(v);
   high = _mm512_extractf32x8_ps(v, 1);

@@ -77,6 +77,10 @@ struct Micro {
   // Two quads of a dense matrix for up to kFewLanes lanes of a panel, whose rows are `stride` floats apart; values in their
   // stored type; adds to sums[quad][lane][4].
   void (*quads_few)(const void* a, const void* b, ValueType type, int64_t n, const float* x, int64_t stride, float* sums);
+  // Null, or the same for up to eight lanes: x as `turn` left it from rows of eight floats, and eight rows of eight floats of y.
+  void (*turn)(const float* x, int64_t n, float* out);
+  void (*quads_turned)(const void* a, const void* b, ValueType type, int64_t n, const float* x, int64_t lanes, float* y,
+                       int64_t ldy, bool first);
   // The set bits of a mask as column numbers; may write 8 bytes past the end it returns.
   uint8_t* (*expand_bits)(const uint8_t* mask, int64_t bytes, uint8_t* out);
   // Positions of four bits (cells.cc says in which order) on top of base[i], the first column of entry i's group; may write

@@ -1,14 +1,15 @@
 #if defined(__AVX512F__)
 #include "micro.inl"
 #include "codes.inl"
+#include "few.inl"
 #include "rows.inl"
 
 namespace zs {
 
 extern const Micro micro_avx512 = {
-    cell,           cell_narrow,    cell_one, cell_one_narrow, bits_one,  sum_lanes,   quad,           kQuadLanes,
-    two_quads,      kTwoQuadsLanes, kVf,      quad_one,        quads_few, expand_bits, expand_nibbles, widen,
-    unpack_nibbles, decode,         rows,     nullptr,         nullptr,   finish};
+    cell,           cell_narrow, cell_one, cell_one_narrow, bits_one, sum_lanes,    quad,        kQuadLanes,     two_quads,
+    kTwoQuadsLanes, kVf,         quad_one, quads_few,       turn,     quads_turned, expand_bits, expand_nibbles, widen,
+    unpack_nibbles, decode,      rows,     nullptr,         nullptr,  finish};
 
 }  // namespace zs
 #endif
