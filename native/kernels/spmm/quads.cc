@@ -161,9 +161,10 @@ void run_few_lanes(const QuadMatrix& a, const Micro& micro, const float* x, int6
 void run_turned(const QuadMatrix& a, const Micro& micro, const float* x, int64_t lanes, Output y, const Epilogue& e,
                 Pool& pool) {
   constexpr int64_t kLanes = kLaneUnit, kColumns = 4096, kMostRows = 256;
+  constexpr int64_t kAlone = 16384;  // values that one thread multiplies in 2 us, as long as waking another may take
   const RowBlocks blocks(a.rows, kMostRows, 8);
   const int64_t bytes = 4 * value_bytes(a.type);
-  pool.parallel(blocks.count, [&](int64_t task, int worker) {
+  const auto body = [&](int64_t task, int worker) {
     const int64_t begin = blocks.begin(task), end = blocks.end(task);
     const YTile tile = tile_of(y, e.residual, a.rows, begin, 0, kLanes);
     float* turned = pool.scratch(worker, (kColumns + 3) * kLanes * sizeof(float));
@@ -185,7 +186,8 @@ void run_turned(const QuadMatrix& a, const Micro& micro, const float* x, int64_t
       memcpy(tile.y + (r - begin) * tile.ldy, last + (r - begin) % 8 * kLanes, kLanes * sizeof(float));
     }
     finish_tile(micro.finish, tile, begin, end - begin, kLanes, e);
-  });
+  };
+  pool.parallel(blocks.count, body, a.rows * a.cols <= kAlone);
 }
 
 }  // namespace
