@@ -62,8 +62,9 @@ class Measured:
 
 
 # Sums over edges are weighed where A has so many elements, or so few entries a row beside so many columns of x: kernels
-# of weights pass over blocks of columns that hold nearly nothing there (512x512 at 98 %, N = 128: 1.3 times the time).
-GRAPH_ELEMS, GRAPH_DEGREE, GRAPH_COLUMNS = 2**28, 32, 16
+# of weights pass over blocks of columns that hold nearly nothing there (98 %, N = 128: 1.3 times the time at 512x512,
+# 1.4 at 512x2048).
+GRAPH_ELEMS, GRAPH_DEGREE, GRAPH_COLUMNS = 2**28, 48, 16
 
 
 def candidates(a: SparseMatrix, n: int, x_dtype: str = "float32") -> list[Kernel]:
