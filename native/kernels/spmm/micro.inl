@@ -559,8 +559,7 @@ void quad_tile(const float* a, const uint16_t* indices, int64_t n, const float* 
     if (k % 4 == 0) ask_ahead(a + 4 * k, 0);
     if (Indexed) {  // the columns of a block row are in no order that the processor would guess
       const float* soon = x + static_cast<int64_t>(indices[k + kAhead]) * stride;
-      __builtin_prefetch(soon);
-      if (kWhole > 16) __builtin_prefetch(soon + 16);
+      for (int line = 0; line < kWhole; line += 16) __builtin_prefetch(soon + line);
     }
     V xs[NV];
     [[maybe_unused]] typename H::V half_x;
