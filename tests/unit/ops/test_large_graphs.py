@@ -63,7 +63,7 @@ def test_a_layer_is_no_graph() -> None:
     assert GRAPHS not in [kernel.name for kernel in candidates(layer, 8)]
 
 
-@pytest.mark.parametrize(("degree", "n", "weighed"), [(8, 128, True), (32, 64, True), (33, 128, False), (8, 15, False)])
+@pytest.mark.parametrize(("degree", "n", "weighed"), [(8, 128, True), (48, 64, True), (49, 128, False), (8, 15, False)])
 def test_sums_over_edges_are_weighed_for_few_entries_a_row_beside_many_columns(degree, n, weighed):
     indices = np.tile(np.arange(degree, dtype=np.int32), 512)
     indptr = np.arange(513, dtype=np.int64) * degree
