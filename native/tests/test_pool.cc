@@ -140,12 +140,9 @@ ZS_TEST(pool_worker_leaves_the_callers_processor) {
   both();  // it notes where it is
   check(place.load() == sched_getcpu(), "the worker could not be put beside the caller");
   sched_setaffinity(thread.load(), sizeof(all), &all);
-  int apart = 0;  // the system puts it back now and then; left alone it stays for all of them
-  for (int call = 0; call < 20; ++call) {
-    both();
-    apart += place.load() != sched_getcpu();
-  }
-  check(apart > 0, "the worker stays on the caller's processor");
+  both();
+  both();
+  check(place.load() != sched_getcpu(), "the worker stays on the caller's processor");
   cpu_set_t now;
   sched_getaffinity(thread.load(), sizeof(now), &now);
   check(CPU_EQUAL(&now, &all), "the worker may not run everywhere any more");

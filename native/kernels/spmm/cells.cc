@@ -490,9 +490,10 @@ void run_cells(const Packed& packed, const XView& given, int64_t lanes, Output y
   const auto cell = a.narrow ? micro.cell_narrow : micro.cell;
   const int64_t panels = panel_count(lanes), most_rows = split.blocks * a.blocks.size;
   // A row-major Y is summed in scratch and copied when it is finished: rows a power of two apart share few sets of the
-  // caches, and a tile of Y would not stay there (half the speed at 98 %, 128 lanes, Zen 3). With one or two blocks of columns
-  // there is little to stay, and a Y that the caches hold is 5 to 25 % faster where it belongs (98 %); one that they do not
-  // hold is fetched faster row after row, by the copy (8 to 25 % at 1024 lanes, Emerald Rapids). X is copied by the block for the same reason.
+  // caches, and a tile of Y would not stay there (half the speed at 98 %, 128 lanes, Zen 3); X is copied by the block for the
+  // same reason. With one or two blocks of columns there is little to stay, and a Y that the caches hold is 5 to 25 % faster
+  // where it belongs (98 %); one that they do not hold is fetched faster row after row, by the copy (8 to 25 % at 1024 lanes,
+  // Emerald Rapids).
   const bool held = a.rows * lanes * 4 <= cpu().l2_bytes * pool.available();
   const bool in_place = !y.stride || (a.col_blocks <= 2 && held && lanes % kLaneUnit == 0 && !y.token_major);
   const int64_t tile_floats = in_place ? 0 : most_rows * kPanel;

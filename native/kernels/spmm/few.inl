@@ -1,4 +1,5 @@
-// Dense matrices at few lanes, where a vector of lanes would be mostly empty: lanes of a vector are rows. Included behind micro.inl.
+// Dense matrices at few lanes, where a vector of lanes would be mostly empty: the elements of a vector are rows. Included
+// behind micro.inl.
 
 namespace zs {
 namespace {
@@ -70,8 +71,8 @@ void quads_few(const void* a, const void* b, ValueType type, int64_t n, const fl
   }
 }
 
-// Two quads by up to eight lanes, for processors whose vectors hold sixteen floats: four columns of a quad in one vector, a row in each of its
-// quarters, and for each lane four elements of x in all quarters alike. Counted for eight rows and four columns: sixteen
+// Two quads by up to eight lanes, for processors whose vectors hold sixteen floats: four columns of a quad in one vector, a
+// row in each of its quarters, and for each lane four elements of x in all quarters alike. Counted for eight rows and four columns: sixteen
 // multiply-adds, two permutations and ten loads, where a vector of eight lanes would take 32 multiply-adds. x is turned for it
 // once for all rows of a task: out[columns / 4][lane][4]. (Spread so that no permutation is needed, four times as
 // many bytes, it left L1 no room for the weights: a tenth to a half slower.)

@@ -71,7 +71,7 @@ struct Micro {
   void (*two_quads)(const float* a, const float* b, int64_t n, const float* x, int64_t stride, int64_t lanes, float* y,
                     int64_t ldy, bool first);
   int64_t two_quads_lanes;
-  int64_t vector_lanes;
+  int64_t vector_lanes;  // floats of a vector
   // The same for one lane, a in its stored type; adds to sums[4].
   void (*quad_one)(const void* a, ValueType type, const uint16_t* indices, int64_t n, const float* x, float* sums);
   // Two quads of a dense matrix for up to kFewLanes lanes of a panel, whose rows are `stride` floats apart; values in their
